@@ -1,0 +1,1 @@
+"""What people write down: the file, the environment, the flags."""

@@ -1,0 +1,1 @@
+"""The path of one call: edges, router, pipeline, forward, worker."""

@@ -1,0 +1,1 @@
+"""The HTTP/1.1 lane: server and client protocols, limits, event streams."""

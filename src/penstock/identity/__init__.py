@@ -1,0 +1,1 @@
+"""Who is calling: sealed tokens and, later, sign-in."""

@@ -1,0 +1,1 @@
+"""What is on the wire: bytes in, values out; no I/O."""

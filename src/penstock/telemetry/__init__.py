@@ -1,0 +1,1 @@
+"""What happened: events, cells, waterfall; exporters are leaves."""

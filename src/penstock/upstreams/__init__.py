@@ -1,0 +1,1 @@
+"""Whom we call: streamable HTTP, stdio, in memory; pools and eras."""

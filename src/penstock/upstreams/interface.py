@@ -1,0 +1,188 @@
+"""What the gateway may ask of a server behind it, whatever its transport and era.
+
+The inside speaks modern semantics: a call yields notifications, then an answer. Bytes stay in the form their sender gave
+them (`Answer.era`), so that a call between two sides of one era is never re-encoded.
+
+Knows: raw JSON slices. Does not know: HTTP of the client's side, views, policies.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from penstock.protocol.versions import Era
+
+Raw = msgspec.Raw
+Notify = Callable[[str, "dict[str, msgspec.Raw]"], None]
+"""Takes a notification's method and params, already carrying the caller's own progress token. Must not raise or block."""
+
+
+class Caller:
+    """Who calls, as far as a server may learn it.
+
+    One object for each legacy client session and for each distinct modern `_meta`; compared by identity on the hot path.
+    """
+
+    __slots__ = ("capabilities", "client_info", "era", "revision", "session")
+
+    def __init__(
+        self, era: Era, revision: str, session: str | None, capabilities: bytes = b"{}", client_info: bytes = b""
+    ) -> None:
+        self.era: Final = era
+        self.revision: Final = revision
+        self.session: Final = session
+        """A stable name of the legacy client session (never the token itself); None for modern and session-less callers."""
+        self.capabilities: Final = capabilities
+        """JSON object."""
+        self.client_info: Final = client_info
+        """JSON object, or empty when the client did not say."""
+
+    def __repr__(self) -> str:
+        return f"<Caller {self.era.value} {self.revision}{' session' if self.session else ''}>"
+
+
+class Call:
+    """One request on its way to a server. Made by an edge, read by policies, used up by one upstream.
+
+    `params` hold everything but `_meta`; `meta` holds `_meta` without the modern per-request fields Penstock itself writes
+    (protocolVersion, clientInfo, clientCapabilities): an upstream adds those its era needs from `caller`.
+    """
+
+    __slots__ = (
+        "caller",
+        "first_byte_at",
+        "headers",
+        "meta",
+        "method",
+        "name",
+        "notify",
+        "params",
+        "progress_at",
+        "sent_at",
+        "started_at",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        params: dict[str, msgspec.Raw],
+        *,
+        caller: Caller,
+        name: str | None = None,
+        meta: dict[str, msgspec.Raw] | None = None,
+        notify: Notify | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        started_at: float = 0.0,
+    ) -> None:
+        self.method = method
+        self.params = params
+        self.caller = caller
+        self.name = name
+        """The server's own name of the tool or prompt, or the resource's URI: the value of `Mcp-Name`."""
+        self.meta = meta
+        self.notify = notify
+        """None when the caller cannot take notifications."""
+        self.headers = headers
+        """Extra request headers (lower-case names): `mcp-param-*` and what `forward_headers` names. HTTP servers only."""
+        self.started_at = started_at
+        """Loop time at which the request was complete. All four times are `loop.time()`; 0.0 means not reached."""
+        self.sent_at = 0.0
+        """When a connection or session was had and the request was written: the pool wait ends here."""
+        self.first_byte_at = 0.0
+        """When the first byte of the server's answer came."""
+        self.progress_at = 0.0
+        """When the server last showed progress; the idle deadline counts from here."""
+
+    def __repr__(self) -> str:
+        return f"<Call {self.method} {self.name or ''}>"
+
+
+class Result:
+    """A server's result: JSON object bytes, as it sent them."""
+
+    __slots__ = ("era", "raw")
+
+    def __init__(self, raw: bytes, era: Era) -> None:
+        self.raw: Final = raw
+        """Owned bytes (never a slice that keeps a larger buffer alive)."""
+        self.era: Final = era
+        """Era of the server: a legacy result has no `resultType`."""
+
+    def __repr__(self) -> str:
+        return f"<Result {self.era.value} {len(self.raw)} bytes>"
+
+
+class Failure:
+    """A server's own JSON-RPC error, passed on as it came but for what the client's era words differently."""
+
+    __slots__ = ("code", "data", "era", "message")
+
+    def __init__(self, code: int, message: str, data: bytes | None, era: Era) -> None:
+        self.code: Final = code
+        self.message: Final = message
+        self.data: Final = data
+        """JSON value bytes, or None."""
+        self.era: Final = era
+
+    def __repr__(self) -> str:
+        return f"<Failure {self.code} {self.message!r}>"
+
+
+Answer = Result | Failure
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What a server says of itself (`server/discover`, or the result of `initialize`)."""
+
+    eras: tuple[Era, ...]
+    """Eras it was seen to speak, preferred first."""
+    versions: tuple[str, ...]
+    server_info: Raw
+    """JSON object, `{}` when it did not say."""
+    capabilities: Raw
+    """JSON object."""
+    instructions: str = ""
+    ttl_ms: int = 0
+
+
+class Upstream(Protocol):
+    """One configured server. Implementations: streamable_http, stdio, in_memory."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def call(self, call: Call) -> Answer:
+        """Send one request, hand its notifications to `call.notify`, return the answer.
+
+        Cancelling the awaiting task cancels the call at the server in its own era's way (modern HTTP: the stream is closed;
+        otherwise `notifications/cancelled`), without waiting for the server.
+
+        Raises:
+            ServerError: the server could not be reached or did not answer properly; nothing is held afterwards.
+        """
+        ...
+
+    async def describe(self, caller: Caller | None = None) -> Description:
+        """Detect eras if unknown and return what the server says of itself.
+
+        Raises:
+            ServerError: as for `call`.
+        """
+        ...
+
+    async def close_session(self, session: str) -> None:
+        """The legacy client session of that name has ended: end what was opened for it at the server."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready facts for `list` and `explain`: transport, eras, sessions, connections, process, last error. No secrets."""
+        ...
+
+    def recent_log(self, lines: int) -> list[str]:
+        """The last lines a stdio server wrote to stderr, oldest first; empty for other transports."""
+        ...
+
+    async def close(self) -> None:
+        """End sessions, connections and processes. Idempotent; bounded in time (5 s)."""
+        ...
