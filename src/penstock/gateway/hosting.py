@@ -1,0 +1,203 @@
+"""One configured server as the gateway holds it, and the care for its listing.
+
+Knows: an `Upstream`, its last listing, when to ask again. Does not know: views, HTTP, configuration files.
+Invariant: at most one listing of a server is under way at any moment; clients never wait for one once there is any.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from penstock.clock import Clock
+from penstock.errors import NeedsAuthorization, PenstockError, ServerTimedOut
+from penstock.gateway.known_lists import KnownLists
+from penstock.gateway.listing import TOOLS, Listing, fetch_listing
+from penstock.policies.deadline import DeadlineSettings
+from penstock.upstreams.interface import Upstream
+
+_log = logging.getLogger(__name__)
+
+
+class HostSettings(msgspec.Struct, frozen=True):
+    """What the gateway itself needs to know of a server; the rest is its upstream's affair."""
+
+    name: str
+    transport: str
+    """"http", "stdio" or "built-in"."""
+    target: str
+    """URL or command, without secrets; for people."""
+    fingerprint: str
+    """Changes when anything about the server changes, so that a reload knows what to keep."""
+    deadline: DeadlineSettings = DeadlineSettings()
+    forward_headers: tuple[bytes, ...] = ()
+    """Lower-case names of client headers this server may see."""
+    list_seconds: float = 10.0
+    """How long a client's list request waits for a server that was never listed before."""
+
+
+class HostedServer:
+    """A server with its listing and the calls it has in flight."""
+
+    def __init__(self, settings: HostSettings, upstream: Upstream, known: Listing | None = None) -> None:
+        self.settings: Final = settings
+        self.name: Final = settings.name
+        self.upstream: Final = upstream
+        self.listing = known
+        self.is_stale = known is not None
+        """Whether the listing is from an earlier run and not yet confirmed."""
+        self.failure: PenstockError | None = None
+        self.in_flight = 0
+        self.checked_at = -1e9
+        """Clock time of the last finished attempt to list."""
+        self.attempts_failed = 0
+        self.first_attempt = asyncio.Event()
+        self.wait_until = float("inf")
+        """Clock time after which nobody waits for the first listing any more."""
+        self.refreshing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<HostedServer {self.name} {self.state} [{self.in_flight} in flight]>"
+
+    @property
+    def state(self) -> str:
+        """One of: ready, starting, failed, needs authorization."""
+        if self.failure is not None:
+            return "needs authorization" if isinstance(self.failure, NeedsAuthorization) else "failed"
+        return "ready" if self.first_attempt.is_set() and self.listing is not None else "starting"
+
+    def is_pending(self, now: float) -> bool:
+        """Never listed, and the first attempt is young: a list request waits for it."""
+        return self.listing is None and not self.first_attempt.is_set() and now < self.wait_until
+
+
+class Catalogue:
+    """Keeps the listings of all hosted servers good enough, behind the calls."""
+
+    MIN_AGE_SECONDS: Final = 5.0
+    """A list request never triggers a refresh of a listing younger than this, whatever its server says."""
+    RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+    TICK_SECONDS: Final = 0.5
+    FIRST_LISTING_SECONDS: Final = 120.0
+    """A package runner may have to download a server first."""
+
+    def __init__(self, clock: Clock, known: KnownLists, on_change: Callable[[], None]) -> None:
+        self._clock = clock
+        self._known = known
+        self._on_change = on_change
+        self._hosts: dict[str, HostedServer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retries: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        pending = sum(host.listing is None for host in self._hosts.values())
+        return f"<Catalogue {len(self._hosts)} servers | {pending} never listed | {len(self._tasks)} refreshing>"
+
+    def start(self) -> None:
+        """Begin to retry failing servers in the background."""
+        self._retries = asyncio.create_task(self._retry_failing(), name="catalogue retries")
+
+    def replace(self, hosts: dict[str, HostedServer]) -> None:
+        """Care for these servers from now on; new ones are listed at once."""
+        gone = [host for name, host in self._hosts.items() if hosts.get(name) is not host]
+        self._hosts = dict(hosts)
+        for host in gone:
+            if host.refreshing is not None:
+                host.refreshing.cancel()
+        for host in hosts.values():
+            if not host.first_attempt.is_set():
+                self.refresh(host)
+
+    def refresh(self, host: HostedServer) -> asyncio.Task[None]:
+        """List a server behind the calls; joins a listing that is already under way."""
+        if host.refreshing is None:
+            if not host.first_attempt.is_set():
+                host.wait_until = min(host.wait_until, self._clock.now() + host.settings.list_seconds)
+            task = asyncio.create_task(self._refresh(host), name=f"list {host.name}")
+            host.refreshing = task
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return host.refreshing
+
+    def refresh_if_aged(self, hosts: Iterable[HostedServer]) -> None:
+        """Called by each list request: refresh behind it what is no longer fresh."""
+        now = self._clock.now()
+        for host in hosts:
+            if host.refreshing is None and host.listing is not None and host.failure is None:
+                if now - host.checked_at >= max(self.MIN_AGE_SECONDS, host.listing.fresh_seconds):
+                    self.refresh(host)
+
+    async def wait_for_first(self, hosts: Iterable[HostedServer]) -> None:
+        """Until each server has been listed once, has failed to be, or has had its time."""
+        for host in hosts:
+            now = self._clock.now()
+            if host.is_pending(now) and self._hosts.get(host.name) is host:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(host.wait_until - now):
+                        await host.first_attempt.wait()
+
+    async def close(self) -> None:
+        if self._retries is not None:
+            self._retries.cancel()
+        tasks = [*self._tasks, *([self._retries] if self._retries else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _refresh(self, host: HostedServer) -> None:
+        try:
+            listing = await self._fetch(host)
+        except PenstockError as error:
+            self._note_failure(host, error)
+        else:
+            self._note_listing(host, listing)
+        finally:
+            host.checked_at = self._clock.now()
+            host.refreshing = None
+            host.first_attempt.set()
+
+    async def _fetch(self, host: HostedServer) -> Listing:
+        seconds = self.FIRST_LISTING_SECONDS if host.listing is None else host.settings.list_seconds
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(seconds):
+                return await fetch_listing(host.upstream, wall=self._clock.wall(), started_at=loop.time())
+        except TimeoutError as error:
+            raise ServerTimedOut(host.name, f"expected its lists within {seconds:g} s; it is asked again behind") from error
+
+    def _note_failure(self, host: HostedServer, error: PenstockError) -> None:
+        changed = host.failure is None or host.failure.message != error.message
+        host.failure = error
+        host.attempts_failed += 1
+        if changed:
+            _log.warning("%s", error.message)
+            self._on_change()
+
+    def _note_listing(self, host: HostedServer, listing: Listing) -> None:
+        before, recovered = host.listing, host.failure is not None
+        first = host.is_stale or before is None
+        host.failure, host.attempts_failed, host.is_stale = None, 0, False
+        if before is not None and before.same_as(listing):
+            listing = msgspec.structs.replace(before, listed_at=listing.listed_at)
+        host.listing = listing
+        if first or recovered:
+            _log.info("server '%s' is ready: %d tools", host.name, len(listing.items(TOOLS)))
+        if before is None or not before.same_as(listing):
+            self._known.save(host.name, host.settings.fingerprint, listing)
+            self._on_change()
+        elif first or recovered:
+            self._on_change()
+
+    async def _retry_failing(self) -> None:
+        while True:
+            await self._clock.sleep(self.TICK_SECONDS)
+            now = self._clock.now()
+            for host in self._hosts.values():
+                if host.failure is None or host.refreshing is not None:
+                    continue
+                wait = self.RETRY_SECONDS[min(host.attempts_failed, len(self.RETRY_SECONDS)) - 1]
+                if now - host.checked_at >= wait:
+                    self.refresh(host)
