@@ -166,7 +166,9 @@ class Catalogue:
             async with asyncio.timeout(seconds):
                 return await fetch_listing(host.upstream, wall=self._clock.wall(), started_at=loop.time())
         except TimeoutError as error:
-            raise ServerTimedOut(host.name, f"expected its lists within {seconds:g} s; it is asked again behind") from error
+            raise ServerTimedOut(
+                host.name, f"expected its lists within {seconds:g} s; it is asked again behind"
+            ) from error
 
     def _note_failure(self, host: HostedServer, error: PenstockError) -> None:
         changed = host.failure is None or host.failure.message != error.message

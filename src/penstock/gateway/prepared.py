@@ -25,7 +25,6 @@ class PreparedList:
         items: Sequence[bytes],
         *,
         view: str,
-        fresh_until: float,
         public: bool,
         server_info: bytes,
         sealer: Sealer,
@@ -33,12 +32,16 @@ class PreparedList:
         self._kind = kind
         self._view = view
         self._sealer = sealer
-        self._fresh_until = fresh_until
-        """Clock time; what is left of it goes out as `ttlMs`."""
         scope = b"public" if public else b"private"
         self._modern = [
             b'{"resultType":"complete","%b":[%b],%b"_meta":{"io.modelcontextprotocol/serverInfo":%b},"cacheScope":"%b","ttlMs":'
-            % (kind.field.encode(), b",".join(items[at : at + PAGE_ITEMS]), self._next(at, len(items)), server_info, scope)
+            % (
+                kind.field.encode(),
+                b",".join(items[at : at + PAGE_ITEMS]),
+                self._next(at, len(items)),
+                server_info,
+                scope,
+            )
             for at in range(0, max(len(items), 1), PAGE_ITEMS)
         ]
         self._legacy: dict[tuple[str, int], bytes] = {}
@@ -47,12 +50,12 @@ class PreparedList:
     def __repr__(self) -> str:
         return f"<PreparedList {self._view or 'all'} {self._kind.method} {self.count} items>"
 
-    def modern(self, cursor: str | None, now: float) -> bytes | None:
-        """The result for a modern client; None when the cursor is not one of ours."""
+    def modern(self, cursor: str | None, ttl_ms: int) -> bytes | None:
+        """The result for a modern client, fresh for so long; None when the cursor is not one of ours."""
         page = self._page(cursor)
         if page is None:
             return None
-        return b"%b%d}" % (self._modern[page], max(0, int((self._fresh_until - now) * 1000)))
+        return b"%b%d}" % (self._modern[page], ttl_ms)
 
     def legacy(self, cursor: str | None, revision: str) -> bytes | None:
         """The result for a legacy client of that revision; None when the cursor is not one of ours."""
@@ -83,4 +86,3 @@ class PreparedList:
         if view != self._view or method != self._kind.method:
             return None
         return page if page < len(self._modern) else None
-

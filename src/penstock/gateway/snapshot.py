@@ -10,9 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.clock import Clock
 from penstock.gateway.hosting import HostedServer
-from penstock.gateway.listing import KINDS, PROMPTS, RESOURCES, TEMPLATES, TOOLS, ItemList, ListKind, capabilities_of
+from penstock.gateway.listing import KINDS, PROMPTS, RESOURCES, TEMPLATES, TOOLS, ListKind, capabilities_of
 from penstock.gateway.prepared import PreparedList
 from penstock.gateway.route import Route, RouteMaker
 from penstock.gateway.view import Identity, View
@@ -64,10 +63,9 @@ class Snapshot:
 class SnapshotBuilder:
     """Turns servers and listings into snapshots; keeps what only numbers and seals them."""
 
-    def __init__(self, maker: RouteMaker, sealer: Sealer, clock: Clock, server_info: bytes) -> None:
+    def __init__(self, maker: RouteMaker, sealer: Sealer, server_info: bytes) -> None:
         self._maker = maker
         self._sealer = sealer
-        self._clock = clock
         self._server_info = server_info
         self._generations = itertools.count(1)
 
@@ -97,7 +95,7 @@ class SnapshotBuilder:
             servers,
             own=own,
             maker=self._maker,
-            has_filters=bool(settings.include or settings.exclude),
+            has_filters=bool(settings.exclude) or settings.include not in ((), ("*",)),
             identity=identity,
             routes=routes,
             templates=[(entry.key, entry.server) for entry in shown[TEMPLATES]],
@@ -107,21 +105,15 @@ class SnapshotBuilder:
     def _prepare(
         self, kind: ListKind, shown: list["_Shown"], servers: list[HostedServer], view: str, identity: Identity
     ) -> PreparedList:
-        parts = [(server, server.listing.lists[kind.method]) for server in servers if _has_list(server, kind)]
+        parts = [server.listing.lists[kind.method] for server in servers if server.listing and _has_list(server, kind)]
         return PreparedList(
             kind,
             [entry.raw for entry in shown],
             view=view,
-            fresh_until=min((self._fresh_until(*part) for part in parts), default=0.0),
-            public=bool(parts) and all(found.public for _, found in parts),
+            public=bool(parts) and all(found.public for found in parts),
             server_info=identity.server_info,
             sealer=self._sealer,
         )
-
-    def _fresh_until(self, server: HostedServer, found: ItemList) -> float:
-        assert server.listing is not None
-        age = self._clock.wall() - server.listing.listed_at
-        return self._clock.now() - age + found.ttl_ms / 1000
 
     def _own_identity(self, server: HostedServer) -> Identity:
         if server.listing is None:
@@ -130,7 +122,9 @@ class SnapshotBuilder:
         capabilities = capabilities_of(said)
         kept = _carried(capabilities, _CARRIED + _OWN_VIEW_ONLY)
         info = bytes(said.server_info)
-        return Identity(info if info not in (b"", b"{}") else self._server_info, msgspec.json.encode(kept), said.instructions)
+        return Identity(
+            info if info not in (b"", b"{}") else self._server_info, msgspec.json.encode(kept), said.instructions
+        )
 
     def _joint_identity(self, servers: list[HostedServer]) -> Identity:
         union: dict[str, Any] = {}

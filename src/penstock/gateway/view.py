@@ -75,6 +75,15 @@ class View:
             return route
         return self._find_uri(method, name) if method == "resources/read" else self._find_unlisted(method, name)
 
+    def ttl_ms(self, method: str, wall: float) -> int:
+        """For how long the view's list is fresh: as long as the first of its parts to grow old."""
+        least = 2**53
+        for server in self.servers:
+            if server.listing is not None and method in server.listing.lists:
+                age_ms = int((wall - server.listing.listed_at) * 1000)
+                least = min(least, server.listing.lists[method].ttl_ms - max(0, age_ms))
+        return max(0, least) if least < 2**53 else 0
+
     def find_template(self, template: str) -> Route | None:
         """The route of a `ref/resource` completion: the server that listed the template, or serves the URI."""
         for listed, server in self._templates:

@@ -1,0 +1,1 @@
+"""Where a client's era meets the inside: one adapter for each."""

@@ -1,0 +1,133 @@
+"""Legacy client sessions: their sealed ids, and the little that cannot be sealed.
+
+Knows: sealing, callers. Does not know: HTTP, servers. A session id is the whole session: any worker opens it, and a restart
+with the same keys keeps it valid. What lives only here, and is bounded, is the log level, the calls in flight (so that they
+can be cancelled) and the mark of a deleted session; losing those costs only them.
+"""
+
+import asyncio
+import os
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from penstock.clock import Clock
+from penstock.errors import SealError
+from penstock.identity.seal import Sealer
+from penstock.protocol.versions import Era
+from penstock.upstreams.interface import Caller
+
+_PURPOSE: Final = b"session"
+LIFETIME_SECONDS: Final = 30 * 24 * 3600
+MAX_CAPABILITIES: Final = 4096
+"""Bytes of a client's capabilities that are sealed; larger ones are cut to the core ones."""
+_MAX_CLIENT_INFO: Final = 512
+_CORE: Final = ("elicitation", "sampling", "roots")
+
+
+class _Sealed(msgspec.Struct, array_like=True):
+    key: str
+    view: str
+    revision: str
+    opened: int
+    capabilities: bytes
+    client_info: bytes
+
+
+_decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
+
+
+class ClientSession:
+    """One legacy client's conversation."""
+
+    __slots__ = ("caller", "expires", "in_flight", "key", "log_level", "view")
+
+    def __init__(self, key: str, view: str, caller: Caller, expires: float) -> None:
+        self.key: Final = key
+        """A name for logs and maps; it opens nothing."""
+        self.view: Final = view
+        self.caller: Final = caller
+        self.expires: Final = expires
+        """Seconds since 1970."""
+        self.log_level: msgspec.Raw | None = None
+        self.in_flight: dict[bytes, asyncio.Task[None]] = {}
+        """Tasks by request id."""
+
+    def __repr__(self) -> str:
+        return f"<ClientSession {self.key[:8]} {self.caller.revision} [{len(self.in_flight)} in flight]>"
+
+
+class Sessions:
+    """Opens, finds and ends sessions. Both maps hold at most `limit` entries, oldest out first."""
+
+    def __init__(self, sealer: Sealer, clock: Clock, limit: int) -> None:
+        self._sealer = sealer
+        self._clock = clock
+        self._limit = limit
+        self._known: OrderedDict[bytes, ClientSession] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Sessions {len(self._known)} known, {len(self._ended)} ended, at most {self._limit}>"
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def open(self, view: str, revision: str, capabilities: bytes, client_info: bytes) -> str:
+        """A new session's id, to be sent as `Mcp-Session-Id`."""
+        sealed = _Sealed(
+            os.urandom(12).hex(),
+            view,
+            revision,
+            int(self._clock.wall()),
+            _bounded_capabilities(capabilities),
+            client_info if len(client_info) <= _MAX_CLIENT_INFO else b"",
+        )
+        token = self._sealer.seal(_PURPOSE, msgspec.msgpack.encode(sealed))
+        self._remember(token.encode(), sealed)
+        return token
+
+    def find(self, view: str, token: bytes) -> ClientSession | None:
+        """The session of an id; None when it is not ours, has ended, has expired or belongs to another view."""
+        session = self._known.get(token)
+        if session is None:
+            try:
+                session = self._remember(token, _decode(self._sealer.open(_PURPOSE, token)))
+            except (SealError, msgspec.DecodeError):
+                return None
+        if session.view != view or session.key in self._ended or session.expires < self._clock.wall():
+            return None
+        return session
+
+    def end(self, session: ClientSession) -> None:
+        """From now on the id is unknown, and what the session still runs is cancelled."""
+        self._ended[session.key] = None
+        if len(self._ended) > self._limit:
+            self._ended.popitem(last=False)
+        for task in list(session.in_flight.values()):
+            task.cancel()
+
+    def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
+        caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)
+        session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS)
+        self._known[token] = session
+        if len(self._known) > self._limit:
+            self._forget_one()
+        return session
+
+    def _forget_one(self) -> None:
+        """Let go of the oldest session that runs nothing; its id opens again when it is used."""
+        for token, session in self._known.items():
+            if not session.in_flight:
+                del self._known[token]
+                return
+        self._known.popitem(last=False)
+
+
+def _bounded_capabilities(raw: bytes) -> bytes:
+    if len(raw) <= MAX_CAPABILITIES:
+        return raw
+    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    kept = {name: fields[name] for name in _CORE if name in fields and len(bytes(fields[name])) < MAX_CAPABILITIES // 8}
+    return msgspec.json.encode(kept)

@@ -1,0 +1,90 @@
+"""A log-linear histogram of durations, made of plain integers.
+
+Knows: microseconds and buckets. Does not know: what is measured. Each power of two is cut into 4 equal parts, so a quantile is
+at most 12.5 % off (half a bucket's width); 1 µs to 2^32 µs (71 minutes) fit in 128 buckets. Source: the bucket scheme of HdrHistogram
+(G. Tene), with 2 significant bits instead of digits.
+"""
+
+from typing import Final
+
+_SUB_BITS: Final = 2
+_SUBS: Final = 1 << _SUB_BITS
+_MAX_EXPONENT: Final = 32
+BUCKETS: Final = (_MAX_EXPONENT - _SUB_BITS + 1) * _SUBS + _SUBS
+
+
+def bucket_of(microseconds: int) -> int:
+    """The bucket a duration falls in."""
+    exponent = microseconds.bit_length() - 1 - _SUB_BITS
+    if exponent <= 0:
+        return microseconds if microseconds > 0 else 0
+    return min((exponent << _SUB_BITS) + (microseconds >> exponent), BUCKETS - 1)
+
+
+def upper_bound(bucket: int) -> int:
+    """The first duration, in microseconds, that lies beyond the bucket."""
+    exponent, sub = bucket >> _SUB_BITS, bucket & (_SUBS - 1)
+    if exponent <= 1:
+        return bucket + 1
+    return (_SUBS + sub + 1) << (exponent - 1)
+
+
+class Histogram:
+    """Counts by bucket, and the sum."""
+
+    __slots__ = ("_buckets", "count", "sum_us")
+
+    def __init__(self) -> None:
+        self._buckets = [0] * BUCKETS
+        self.count = 0
+        self.sum_us = 0
+
+    def __repr__(self) -> str:
+        if not self.count:
+            return "<Histogram empty>"
+        return (
+            f"<Histogram {self.count} | p50 {self.quantile(0.5) * 1e3:.3f} ms p99 {self.quantile(0.99) * 1e3:.3f} ms>"
+        )
+
+    def record(self, seconds: float) -> None:
+        """Count one duration; negative ones count as 0."""
+        microseconds = int(seconds * 1e6)
+        exponent = microseconds.bit_length() - 3  # bucket_of, unrolled: this runs twice a call
+        if microseconds <= 0:
+            microseconds = bucket = 0
+        elif exponent <= 0:
+            bucket = microseconds
+        else:
+            bucket = (exponent << 2) + (microseconds >> exponent)
+            if bucket >= BUCKETS:
+                bucket = BUCKETS - 1
+        self._buckets[bucket] += 1
+        self.count += 1
+        self.sum_us += microseconds
+
+    def quantile(self, share: float) -> float:
+        """Seconds below which that share (0 to 1) of the durations lies; 0.0 when there are none."""
+        rank = share * self.count
+        seen = 0
+        for bucket, found in enumerate(self._buckets):
+            seen += found
+            if found and seen >= rank:
+                lower = upper_bound(bucket - 1) if bucket else 0
+                return (lower + upper_bound(bucket)) / 2e6
+        return 0.0
+
+    def merge(self, other: "Histogram") -> None:
+        """Add another's counts to ours."""
+        self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
+        self.count += other.count
+        self.sum_us += other.sum_us
+
+    def cumulative(self, bounds_us: tuple[int, ...]) -> list[int]:
+        """How many durations lie at or below each bound (ascending), counted by whole buckets."""
+        counts, seen, bucket = [], 0, 0
+        for bound in bounds_us:
+            while bucket < BUCKETS and upper_bound(bucket) - 1 <= bound:
+                seen += self._buckets[bucket]
+                bucket += 1
+            counts.append(seen)
+        return counts
