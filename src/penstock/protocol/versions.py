@@ -39,3 +39,8 @@ def era_of(version: str) -> Era:
 def answer_to_initialize(requested: str) -> str:
     """The revision a legacy `initialize` is answered with: the one asked for if we have it, else our newest legacy one."""
     return requested if requested in LEGACY_VERSIONS else LATEST_LEGACY
+
+
+def writes_null_id(version: str) -> bool:
+    """Whether an error about an unreadable request says `"id":null`; from 2025-11-25 on the schema leaves the id out instead."""
+    return version < "2025-11-25"
