@@ -124,7 +124,7 @@ def decode(body: bytes) -> Message | Fault:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_again(body)
     if wire.jsonrpc != "2.0":
-        return Fault(INVALID_REQUEST, 'Invalid request: \'jsonrpc\' must be "2.0"', _id_or_none(wire.id))
+        return Fault(INVALID_REQUEST, "Invalid request: 'jsonrpc' must be \"2.0\"", _id_or_none(wire.id))
     method = wire.method
     if method is not UNSET and wire.result is UNSET and wire.error is UNSET:
         params = wire.params
@@ -186,7 +186,7 @@ def _decode_again(body: bytes) -> Message | Fault:
         return Fault(INVALID_REQUEST, "Invalid request: the message is not an object")
     identity = _id_or_none(members.get("id", UNSET))
     if bytes(members.get("jsonrpc", b"")) != b'"2.0"':
-        return Fault(INVALID_REQUEST, 'Invalid request: \'jsonrpc\' must be "2.0"', identity)
+        return Fault(INVALID_REQUEST, "Invalid request: 'jsonrpc' must be \"2.0\"", identity)
     if "method" in members and bytes(members["method"])[:1] != b'"':
         return Fault(INVALID_REQUEST, "Invalid request: 'method' must be a string", identity)
     if "method" in members and "params" in members:
@@ -211,7 +211,9 @@ def decode_batch(body: bytes) -> list[Message | Fault] | Fault:
         repaired = replace_lone_surrogates(body)
         return decode_batch(repaired) if repaired != body else _NOT_JSON
     if not 0 < len(items) <= MAX_BATCH:
-        return Fault(INVALID_REQUEST, f"Invalid request: a batch holds 1 to {MAX_BATCH} messages, this one {len(items)}")
+        return Fault(
+            INVALID_REQUEST, f"Invalid request: a batch holds 1 to {MAX_BATCH} messages, this one {len(items)}"
+        )
     seen: set[bytes] = set()
     return [_batch_item(decode(bytes(item)), seen) for item in items]
 
@@ -275,7 +277,9 @@ def nests_too_deep(body: bytes) -> bool:
     return folded + max(depths, default=0) > MAX_DEPTH
 
 
-_ESCAPES: Final = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
+_ESCAPES: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
 
 
 def replace_lone_surrogates(body: bytes) -> bytes:
