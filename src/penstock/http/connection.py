@@ -22,7 +22,6 @@ HEAD, FIXED, CHUNKED, BUSY, LINGER, CLOSED = range(6)
 STATES = ("reading a header", "reading a body", "reading chunks", "answering", "lingering", "closed")
 NEVER = float("inf")
 REMEMBERED_HEAD_BYTES = 2048
-LEAST_BYTES_PER_SECOND = 1024
 
 
 class Host(Calls, Protocol):
@@ -112,7 +111,7 @@ class ServerConnection(asyncio.Protocol):
         self._give_up_exchange()
 
     def eof_received(self) -> bool:
-        if self._exchange is not None:
+        if self._exchange is not None or self._stream is not None or (self._state == HEAD and self._stash):
             self.cut()  # a client that half-closes while its answer is due has hung up
         return False
 
@@ -120,6 +119,8 @@ class ServerConnection(asyncio.Protocol):
         state = self._state
         if state == HEAD and not self._writing_paused:
             self._read_head(self._stash + data if self._stash else data)
+            if self._stash:
+                self._limit_what_is_ahead()
         elif state == FIXED:
             self._read_fixed(data)
         elif state == CHUNKED:
@@ -130,9 +131,7 @@ class ServerConnection(asyncio.Protocol):
                 self.cut()
         elif state != CLOSED:
             self._stash += data
-            if len(self._stash) > self._host.limits.pipelined_bytes and not self._reading_paused:
-                self._reading_paused = True
-                self._transport.pause_reading()
+            self._limit_what_is_ahead()
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -156,8 +155,18 @@ class ServerConnection(asyncio.Protocol):
         if self._state != HEAD or self._writing_paused or not self._stash:
             return
         data, self._stash = self._stash, b""
-        self._resume_reading()
         self._read_head(data)
+        if self._reading_paused:
+            self._limit_what_is_ahead()
+
+    def _limit_what_is_ahead(self) -> None:
+        limits = self._host.limits
+        too_much = len(self._stash) > max(limits.pipelined_bytes, limits.header_bytes)
+        if too_much and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        elif not too_much:
+            self._resume_reading()
 
     def _resume_reading(self) -> None:
         if self._reading_paused:
@@ -321,6 +330,7 @@ class ServerConnection(asyncio.Protocol):
         stream = EventStream(self, host.limits, chunked=chunked, paused=self._writing_paused)
         if head.method == b"HEAD":
             stream.close()
+            self.complete_answer()
             self.end_stream()
             return stream
         self._stream = stream
@@ -331,11 +341,15 @@ class ServerConnection(asyncio.Protocol):
         """Send a part of the stream."""
         self._transport.write(data)
 
+    def complete_answer(self) -> None:
+        """The stream has its last event, though it may still wait to be sent."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.answer_completed()
+
     def end_stream(self) -> None:
         """The stream's last part was sent."""
         self._stream = None
-        if self._exchange is not None:
-            self._exchange.ended()
         self._finish(cast(Head, self._head).keep_alive and not self._host.is_draining)
 
     def coarse_now(self) -> float:
@@ -440,7 +454,7 @@ class ServerConnection(asyncio.Protocol):
             self.cut()
         elif now - since < limits.stalled_reader_seconds:
             self.deadline = since + limits.stalled_reader_seconds
-        elif size - left < LEAST_BYTES_PER_SECOND * (now - since):
+        elif size - left < limits.reader_bytes_per_second * (now - since):
             self.cut()
         else:
             self._mark = (now, left)

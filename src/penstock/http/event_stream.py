@@ -20,6 +20,9 @@ class StreamLink(Protocol):
     def write_stream(self, data: bytes) -> None:
         """Send bytes; called only while the client reads."""
 
+    def complete_answer(self) -> None:
+        """Nothing more will be sent than what waits."""
+
     def end_stream(self) -> None:
         """All of the stream has been handed over."""
 
@@ -77,6 +80,7 @@ class EventStream:
         if link is None or self.is_finished:
             return
         self.is_finished = True
+        link.complete_answer()
         if self._paused:
             if event:
                 self._queue.append((event, False))

@@ -97,8 +97,8 @@ class Exchange:
         task.add_done_callback(self._task_done)
         return task
 
-    def ended(self) -> None:
-        """The connection says: the stream was finished."""
+    def answer_completed(self) -> None:
+        """The connection says: the stream has its last event."""
         self._link = None
 
     def disconnected(self) -> None:

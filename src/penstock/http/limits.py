@@ -35,7 +35,8 @@ class ServerLimits:
     """Events kept for a stream whose reader is slow."""
     stream_queue_bytes: int = 4 * MIB
     stalled_reader_seconds: float = 30.0
-    """A reader behind must take at least 1 KiB a second on average over this time; else it is cut."""
+    """A client that is behind with reading must take `reader_bytes_per_second` on average over this time; else it is cut."""
+    reader_bytes_per_second: int = 1024
     keepalive_comment_seconds: float = 15.0
     linger_seconds: float = 2.0
     """How long a refused client may go on sending before it is cut (RFC 9112 §9.6)."""

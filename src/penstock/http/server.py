@@ -5,12 +5,12 @@ Invariant: time is looked at once a second for all connections together; no conn
 """
 
 import asyncio
-import contextlib
 import errno
 import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ListenError
@@ -89,7 +89,7 @@ class HttpServer:
         handshake = server.limits.header_seconds if tls is not None else None
         for sock in sockets:
             listener = await loop.create_server(
-                lambda: ServerConnection(server), sock=sock, ssl=tls, backlog=backlog, ssl_handshake_timeout=handshake
+                partial(ServerConnection, server), sock=sock, ssl=tls, backlog=backlog, ssl_handshake_timeout=handshake
             )
             server._listeners.append(listener)
         server._sweeper = loop.create_task(server._sweep_forever())
@@ -126,7 +126,11 @@ class HttpServer:
         now = self.coarse_now = self.now()
         self.heads.refresh(self.clock.wall())
         for connection in [one for one in self.open_connections if one.deadline <= now]:
-            connection.deadline_passed(now)
+            try:
+                connection.deadline_passed(now)
+            except Exception:  # one connection's trouble must not keep the others' bounds from holding
+                log.exception("a connection's deadline could not be kept: %r", connection)
+                connection.cut()
 
     # what connections call
 
@@ -183,32 +187,39 @@ class HttpServer:
     async def _sweep_forever(self) -> None:
         while True:
             await self.clock.sleep(SWEEP_SECONDS)
-            try:
-                self.sweep()
-            except Exception:  # without the sweep no bound in time would hold any more
-                log.exception("the sweep failed: %r", self)
+            self.sweep()
 
 
 async def _bind(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
     """Sockets bound to every address that `host` means."""
     host = host.removeprefix("[").removesuffix("]")
     if host == "localhost":
-        first = _bind_one(socket.AF_INET, "127.0.0.1", port, reuse_port=reuse_port)
-        sockets = [first]
-        with contextlib.suppress(ListenError):  # a machine without IPv6 still has a localhost
-            sockets.append(_bind_one(socket.AF_INET6, "::1", first.getsockname()[1], reuse_port=reuse_port))
-        return sockets
+        return _bind_both_families(port, reuse_port=reuse_port)
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ListenError(f"{host}: no such address on this machine ({error.strerror})") from error
-    family, _, _, _, address = found[0]
-    return [_bind_one(family, str(address[0]), port, reuse_port=reuse_port)]
+        raise ListenError(f"'{host}' is no address of this machine ({error.strerror})") from error
+    return [_bind_one(found[0][0], str(found[0][4][0]), port, reuse_port=reuse_port)]
+
+
+def _bind_both_families(port: int, *, reuse_port: bool) -> list[socket.socket]:
+    first = _bind_one(socket.AF_INET, "127.0.0.1", port, reuse_port=reuse_port)
+    try:
+        return [first, _bind_one(socket.AF_INET6, "::1", first.getsockname()[1], reuse_port=reuse_port)]
+    except ListenError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+            first.close()
+            raise
+        return [first]  # a machine without IPv6 still has a localhost
 
 
 def _bind_one(family: int, host: str, port: int, *, reuse_port: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    place = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ListenError(f"{place} cannot be listened on: {error.strerror}") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
@@ -219,7 +230,6 @@ def _bind_one(family: int, host: str, port: int, *, reuse_port: bool) -> socket.
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        place = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
         if error.errno == errno.EADDRINUSE:
             raise ListenError(f"{place} is in use by another program; stop it or listen on another port") from error
         raise ListenError(f"{place} cannot be listened on: {error.strerror}") from error
