@@ -48,6 +48,7 @@ class Exchange:
         "_calls",
         "_link",
         "_task",
+        "extra_headers",
         "is_answered",
         "is_disconnected",
         "on_disconnect",
@@ -64,6 +65,8 @@ class Exchange:
         """Monotonic seconds, when the request was complete."""
         self.on_disconnect: Callable[[], None] | None = None
         """Called once if the client goes away before the answer is complete."""
+        self.extra_headers = b""
+        """Whole header lines that go out with the answer, whoever gives it: what CORS needs."""
         self.is_answered = False
         """A response was sent, or a stream was opened."""
         self.is_disconnected = False
@@ -80,7 +83,7 @@ class Exchange:
         link = self._link
         if link is not None:
             self._link = None
-            link.answer(status, body, content_type, headers)
+            link.answer(status, body, content_type, headers + self.extra_headers)
 
     def open_stream(self, headers: bytes = b"") -> EventStream:
         """Answer with an event stream; to a client that is gone, the stream is one that goes nowhere."""
