@@ -41,7 +41,7 @@ def parse_url(url: str) -> tuple[Origin, bytes, bytes]:
         raise ValueError("the URL contains a space or a character that is not allowed")
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS:
-        raise ValueError(f"'{parts.scheme or url.split('?')[0]}' is not http or https")
+        raise ValueError(f"'{parts.scheme or url.partition('?')[0]}' is not http or https")
     if "@" in parts.netloc:
         raise ValueError("the URL contains a user name or password; use a header instead")
     try:

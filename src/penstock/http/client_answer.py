@@ -1,0 +1,268 @@
+"""One answer, taken in as its bytes come: head, body or event stream, within limits.
+
+Knows: HTTP/1.1 framing of answers (httptools, and what it leaves lenient), content codings, event streams as bytes. Does
+not know: sockets, who waits for the answer, what an event means.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import httptools
+
+from penstock.http.client_decoding import Decoder, decoder_for
+from penstock.http.client_messages import BadResponse, ResponseTooLarge
+from penstock.http.limits import ClientLimits
+from penstock.protocol.event_stream import Event, EventParser, EventTooLarge
+
+OnEvent = Callable[[Event], bool]
+"""Takes each event as it comes; True says it was the final one. Called synchronously: must not block."""
+
+_COLLECT, _EVENTS, _DISCARD = range(3)
+
+
+class AnswerReader:
+    """Callbacks for httptools: raising one of our errors in them stops the parser and fails the request.
+
+    A subclass feeds the parser, and learns from `_answer` that the awaiter can go on, from `_finish` that the message ended.
+    """
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_busy",
+        "_decoder",
+        "_events",
+        "_has_moved",
+        "_head_done",
+        "_headers",
+        "_interim",
+        "_is_head",
+        "_is_long_read",
+        "_keep_alive",
+        "_keep_alive_header",
+        "_length_digits",
+        "_limits",
+        "_mode",
+        "_on_event",
+        "_parser",
+        "_repeated",
+        "_status",
+        "keep_alive_seconds",
+    )
+
+    def __init__(self, limits: ClientLimits) -> None:
+        self.keep_alive_seconds: float | None = None
+        """How long the server said it keeps an idle connection."""
+        self._limits: Final = limits
+        self._length_digits: Final = len(str(limits.response_bytes))
+        self._parser: httptools.HttpResponseParser | None = None
+        self._keep_alive_header = b""
+        self._busy = False
+        self._reset(None)
+
+    def _answer(self, body: bytes) -> None:
+        """The awaiter has what it needs."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """The message ended where its framing says."""
+        raise NotImplementedError
+
+    def _reset(self, on_event: OnEvent | None) -> None:
+        """Before each request."""
+        self._on_event = on_event
+        self._mode = _COLLECT
+        self._headers: dict[bytes, bytes] = {}
+        self._body = b""
+        self._buffer: bytearray | None = None
+        self._decoder: Decoder | None = None
+        self._events: EventParser | None = None
+        self._interim = self._status = self._repeated = 0
+        self._head_done = self._has_moved = self._is_head = self._is_long_read = self._keep_alive = False
+
+    def _forget(self) -> None:
+        """Drop what the answer's bytes went to, callback included; what still comes is not looked at."""
+        self._mode = _DISCARD
+        self._on_event = self._events = self._decoder = self._buffer = None
+        self._body = b""
+
+    def _whole_body(self) -> bytes:
+        """Of a message that has ended; empty when its bytes went elsewhere.
+
+        Raises:
+            BadResponse: compressed data is cut off.
+        """
+        if self._decoder is not None:
+            self._decoder.finish()
+        return self._body if self._buffer is None else bytes(self._buffer)
+
+    def _ends_by_closing(self) -> bool:
+        """Whether the connection's end is the regular end of the answer."""
+        headers = self._headers
+        return self._head_done and b"content-length" not in headers and b"transfer-encoding" not in headers
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        if not self._busy:
+            raise BadResponse("the server sent more than one answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_done:
+            return  # trailers
+        headers = self._headers
+        name = name.lower()
+        if name not in headers:
+            headers[name] = value.rstrip()
+            return
+        self._repeated += 1
+        if self._repeated > self._limits.header_fields:
+            self._refuse_fields()
+        headers[name] = headers[name] + b", " + value.rstrip()
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        if parser is None or not self._busy:
+            raise BadResponse("the server sent more than one answer")
+        status = parser.get_status_code()
+        headers = self._headers
+        if self._is_long_read or len(headers) > 64:
+            self._check_head_size()
+        if status < 200:
+            self._skip_interim()
+            return
+        self._status = status
+        self._head_done = True
+        self._keep_alive = parser.should_keep_alive()
+        if b"transfer-encoding" in headers:
+            self._check_transfer_encoding(parser)
+        if b"keep-alive" in headers:
+            self._note_keep_alive(headers[b"keep-alive"])
+        if self._mode == _COLLECT:
+            if self._on_event is not None and status < 300:
+                content_type = headers.get(b"content-type", b"")
+                if content_type[:17].lower() == b"text/event-stream" and content_type[17:18] in b"; ":
+                    self._events = EventParser(self._limits.event_bytes)
+                    self._mode = _EVENTS
+            if b"content-encoding" in headers:
+                self._start_decoding(headers[b"content-encoding"])
+            elif len(headers.get(b"content-length", b"")) >= self._length_digits:
+                self._check_content_length()
+        if self._is_head:
+            self._finish_head_request(parser)
+
+    def on_body(self, data: bytes) -> None:
+        self._has_moved = True
+        if not self._busy:
+            raise BadResponse("the server sent a body where none belongs")
+        if self._mode == _DISCARD:
+            return
+        if self._decoder is None:
+            self._take(data)
+            return
+        for piece in self._decoder.feed(data):
+            self._take(piece)
+            if self._mode == _DISCARD:
+                return
+
+    def on_message_complete(self) -> None:
+        if not self._busy:
+            return
+        if self._head_done:
+            self._finish()
+        else:
+            self._headers = {}  # the end of a 1xx answer; the real one follows
+
+    # where the body goes
+
+    def _take(self, data: bytes) -> None:
+        if self._mode == _EVENTS:
+            self._take_events(data)
+            return
+        if self._buffer is not None:
+            self._buffer += data
+            size = len(self._buffer)
+        elif self._body:
+            self._buffer = bytearray(self._body)
+            self._buffer += data
+            size = len(self._buffer)
+        else:
+            self._body = data  # most bodies come in one piece, and are handed on as they are
+            size = len(data)
+        if size > self._limits.response_bytes:
+            self._refuse_body()
+
+    def _take_events(self, data: bytes) -> None:
+        parser, on_event = self._events, self._on_event
+        assert parser is not None
+        assert on_event is not None
+        try:
+            events = parser.feed(data)
+        except EventTooLarge as error:
+            raise ResponseTooLarge(f"an event is larger than {self._limits.event_bytes} bytes") from error
+        for event in events:
+            if on_event(event):
+                self._forget()
+                self._answer(b"")
+                return
+            if self._mode == _DISCARD:  # the callback closed the connection
+                return
+
+    # rarer parts of a head
+
+    def _skip_interim(self) -> None:
+        self._interim += 1
+        if self._interim > self._limits.interim_answers:
+            raise BadResponse(f"the server sent more than {self._limits.interim_answers} interim answers")
+
+    def _check_head_size(self) -> None:
+        headers, limits = self._headers, self._limits
+        if len(headers) + self._repeated > limits.header_fields:
+            self._refuse_fields()
+        if sum(len(name) + len(value) + 4 for name, value in headers.items()) > limits.header_bytes:
+            raise ResponseTooLarge(f"the answer's head is larger than {limits.header_bytes} bytes")
+
+    def _check_transfer_encoding(self, parser: httptools.HttpResponseParser) -> None:
+        """Framing that two readers could read differently is refused (RFC 9112 6.1); llhttp refuses it beside a length."""
+        headers = self._headers
+        if headers[b"transfer-encoding"].lower() != b"chunked":
+            raise BadResponse("the answer's transfer-encoding is not 'chunked'")
+        if b"connection" in headers and parser.get_http_version() != "1.1":
+            raise BadResponse("an HTTP/1.0 answer cannot be chunked")
+
+    def _check_content_length(self) -> None:
+        """Refuse early what would be refused late."""
+        is_body = self._mode == _COLLECT and not self._is_head
+        if is_body and int(self._headers[b"content-length"]) > self._limits.response_bytes:
+            self._refuse_body()
+
+    def _refuse_body(self) -> None:
+        raise ResponseTooLarge(f"the answer's body is larger than {self._limits.response_bytes} bytes")
+
+    def _refuse_fields(self) -> None:
+        raise ResponseTooLarge(f"the answer has more than {self._limits.header_fields} header fields")
+
+    def _start_decoding(self, content_encoding: bytes) -> None:
+        limits = self._limits
+        self._decoder = decoder_for(
+            content_encoding,
+            max_bytes=None if self._mode == _EVENTS else limits.response_bytes,
+            ratio=limits.inflate_ratio,
+        )
+
+    def _finish_head_request(self, parser: httptools.HttpResponseParser) -> None:
+        """An answer to HEAD ends with its head, whatever its framing says: the parser would wait for a body."""
+        self._keep_alive = b"connection" not in self._headers and parser.get_http_version() == "1.1"
+        self._parser = httptools.HttpResponseParser(self)
+        self._decoder = None
+        self._finish()
+
+    def _note_keep_alive(self, value: bytes) -> None:
+        if value == self._keep_alive_header:
+            return
+        self._keep_alive_header = value
+        self.keep_alive_seconds = None
+        for parameter in value.split(b","):
+            name, _, number = parameter.strip().partition(b"=")
+            if name.lower() == b"timeout" and number.isdigit() and len(number) < 10:
+                self.keep_alive_seconds = float(number)
