@@ -126,9 +126,10 @@ class Catalogue:
         """Called by each list request: refresh behind it what is no longer fresh."""
         now = self._clock.now()
         for host in hosts:
-            if host.refreshing is None and host.listing is not None and host.failure is None:
-                if now - host.checked_at >= max(self.MIN_AGE_SECONDS, host.listing.fresh_seconds):
-                    self.refresh(host)
+            if host.refreshing is not None or host.listing is None or host.failure is not None:
+                continue
+            if now - host.checked_at >= max(self.MIN_AGE_SECONDS, host.listing.fresh_seconds):
+                self.refresh(host)
 
     async def wait_for_first(self, hosts: Iterable[HostedServer]) -> None:
         """Until each server has been listed once, has failed to be, or has had its time."""

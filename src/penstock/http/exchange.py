@@ -63,7 +63,7 @@ class Exchange:
         self.request = request
         self.received_at = received_at
         """Monotonic seconds, when the request was complete."""
-        self.on_disconnect: Callable[[], None] | None = None
+        self.on_disconnect: Callable[[], object] | None = None
         """Called once if the client goes away before the answer is complete."""
         self.extra_headers = b""
         """Whole header lines that go out with the answer, whoever gives it: what CORS needs."""
@@ -90,7 +90,12 @@ class Exchange:
         if self.is_answered:
             raise RuntimeError(f"{self!r} has its answer already")
         self.is_answered = True
-        return EventStream.closed() if self._link is None else self._link.begin_stream(headers)
+        link = self._link
+        return EventStream.closed() if link is None else link.begin_stream(headers + self.extra_headers)
+
+    def member(self, link: Link) -> "Exchange":
+        """A part of this request that is answered by itself, to `link`: what a batch is made of."""
+        return Exchange(link, self._calls, self.request, self.received_at)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run the call's one task; kept until it ends. If it ends without an answer, the client gets a 500."""

@@ -1,8 +1,8 @@
 """A log-linear histogram of durations, made of plain integers.
 
-Knows: microseconds and buckets. Does not know: what is measured. Each power of two is cut into 4 equal parts, so a quantile is
-at most 12.5 % off (half a bucket's width); 1 µs to 2^32 µs (71 minutes) fit in 128 buckets. Source: the bucket scheme of HdrHistogram
-(G. Tene), with 2 significant bits instead of digits.
+Knows: microseconds and buckets. Does not know: what is measured. Each power of two is cut into 4 equal parts, so a quantile
+is at most 12.5 % off (half a bucket's width); 1 µs to 2^32 µs (71 minutes) fit in 128 buckets. Source: the bucket scheme of
+HdrHistogram (G. Tene), with 2 significant bits instead of decimal digits.
 """
 
 from typing import Final
@@ -73,9 +73,13 @@ class Histogram:
                 return (lower + upper_bound(bucket)) / 2e6
         return 0.0
 
+    def buckets(self) -> tuple[int, ...]:
+        """The counts, least durations first."""
+        return tuple(self._buckets)
+
     def merge(self, other: "Histogram") -> None:
         """Add another's counts to ours."""
-        self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
+        self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other.buckets(), strict=True)]
         self.count += other.count
         self.sum_us += other.sum_us
 

@@ -9,7 +9,7 @@ from penstock.errors import ServerError
 from penstock.protocol.envelopes import encode_error
 
 
-def refusal_body(request_id: bytes | None, error: ServerError) -> bytes:
+def refusal_body(request_id: bytes, error: ServerError) -> bytes:
     """The JSON-RPC error of a failed call: the HTTP status as its code, and in `data` the reason and the server's name."""
     data = {"reason": error.reason, "server": error.server, "retryable": error.retry_helps}
-    return encode_error(request_id, error.status, error.message, msgspec.json.encode(data))
+    return encode_error(request_id, error.status, error.message, msgspec.json.encode(data), null_id=False)

@@ -32,7 +32,7 @@ class Reply:
 
     def notify(self, method: str, params: dict[str, msgspec.Raw]) -> None:
         """Send a notification ahead of the answer; progress is what a slow reader loses first."""
-        if not self._takes_stream or self.exchange.is_answered and self._stream is None:
+        if not self._takes_stream or (self._stream is None and self.exchange.is_answered):
             return
         if self._stream is None:
             self._stream = self.exchange.open_stream()

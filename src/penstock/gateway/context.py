@@ -1,0 +1,62 @@
+"""What both edges share: the current snapshot and the parts that outlive it.
+
+Knows: snapshot, catalogue, sessions, clock. Does not know: HTTP. `snapshot` is one reference, swapped whole by a reload;
+whoever reads it twice during one request may see two generations, so readers take it once.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
+
+from penstock.clock import Clock
+from penstock.gateway.hosting import Catalogue
+from penstock.gateway.sessions import Sessions
+from penstock.gateway.snapshot import Snapshot
+from penstock.gateway.view import View
+
+
+class Housekeeping(Protocol):
+    """What edges may ask of the gateway that holds them."""
+
+    def settle(self) -> None:
+        """Bring the snapshot up to date."""
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something nobody waits for."""
+
+
+class GatewayContext:
+    """Held by edges and worker; made once."""
+
+    def __init__(
+        self, snapshot: Snapshot, catalogue: Catalogue, sessions: Sessions, clock: Clock, keeper: Housekeeping
+    ) -> None:
+        self.snapshot = snapshot
+        self.catalogue: Final = catalogue
+        self.sessions: Final = sessions
+        self.clock: Final = clock
+        self.in_background: Final = keeper.in_background
+        self._settle = keeper.settle
+        self.loop_time: Final[Callable[[], float]] = asyncio.get_running_loop().time
+
+    def __repr__(self) -> str:
+        return f"<GatewayContext {self.snapshot!r}>"
+
+    def is_pending(self, view: View) -> bool:
+        """Whether a server of the view was never listed and is worth waiting for."""
+        now = None
+        for server in view.servers:
+            if server.listing is None:
+                now = self.clock.now() if now is None else now
+                if server.is_pending(now):
+                    return True
+        return False
+
+    async def listed_view(self, name: str) -> View | None:
+        """The view once its servers had their chance to be listed; None when a reload removed it meanwhile."""
+        path = f"/mcp/{name}" if name else "/mcp"
+        view = self.snapshot.endpoints.get(path)
+        if view is not None:
+            await self.catalogue.wait_for_first(view.servers)
+            self._settle()
+        return self.snapshot.endpoints.get(path)

@@ -1,0 +1,70 @@
+"""JSON-RPC batches, which 2025-03-26 alone has: every member is taken as if it had come by itself.
+
+Knows: exchanges, the members' answers. Does not know: what the members ask. Notifications of a member's server are not passed
+on: a batch is answered once, when its last member is.
+"""
+
+from functools import partial
+from typing import Final
+
+from penstock.gateway.edges.legacy import LegacyEdge
+from penstock.gateway.view import View
+from penstock.http.event_stream import EventStream
+from penstock.http.server import Exchange
+from penstock.protocol.envelopes import Fault, Request, decode_batch, encode_batch, encode_error
+from penstock.protocol.errors import INVALID_REQUEST
+
+
+class _Members:
+    """Collects the answers of a batch's requests, in the requests' order."""
+
+    def __init__(self, exchange: Exchange, count: int) -> None:
+        self._exchange = exchange
+        self._answers: list[bytes | None] = [None] * count
+        self._missing = count
+
+    def settle(self, index: int, body: bytes | None) -> None:
+        self._answers[index] = body
+        self._missing -= 1
+        if self._missing == 0 and not self._exchange.is_disconnected:
+            answers = [answer for answer in self._answers if answer is not None]
+            if answers:
+                self._exchange.respond(200, encode_batch(answers))
+            else:
+                self._exchange.respond(202)
+
+
+class _MemberLink:
+    """Where one member's exchange answers to."""
+
+    def __init__(self, members: _Members, index: int) -> None:
+        self._settle: Final = partial(members.settle, index)
+
+    def answer(self, _status: int, body: bytes, _content_type: bytes, _headers: bytes) -> None:
+        self._settle(body or None)
+
+    def begin_stream(self, _headers: bytes) -> EventStream:
+        self._settle(None)  # a cancelled member: it has no answer
+        return EventStream.closed()
+
+    def cut(self) -> None:
+        """Nothing to cut: the batch's own exchange notices a client that is gone."""
+
+
+def answer_batch(edge: LegacyEdge, exchange: Exchange, view: View) -> None:
+    """Take every member of the batch in `exchange`'s body through the legacy edge."""
+    items = decode_batch(exchange.request.body)
+    if isinstance(items, Fault):
+        exchange.respond(400, encode_error(items.id, items.code, items.message, null_id=True))
+        return
+    if any(isinstance(item, Request) and item.method == "initialize" for item in items):
+        message = "Invalid Request: 'initialize' must not be part of a batch"
+        exchange.respond(400, encode_error(None, INVALID_REQUEST, message, null_id=True))
+        return
+    members = _Members(exchange, len(items))
+    for index, item in enumerate(items):
+        link = _MemberLink(members, index)
+        if isinstance(item, Fault):
+            link.answer(400, encode_error(item.id, item.code, item.message, null_id=True), b"", b"")
+        else:
+            edge.message(exchange.member(link), view, item)

@@ -1,0 +1,299 @@
+"""Clients of 2025-03-26 to 2025-11-25 over streamable HTTP: sessions, `initialize`, answers always with status 200.
+
+Knows: sealed sessions, the legacy methods answered here. Does not know: the modern checks, servers' transports.
+
+A call's refusal is 200 with a JSON-RPC error, because legacy clients take 404 for a lost session and some hang on anything
+else; only refusals of the transport (bad version header, no such session, batch where there is none) keep a status.
+Source: 2025-11-25 basic/transports, basic/lifecycle; 2025-03-26 basic/transports (batches).
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from penstock.errors import ServerError
+from penstock.gateway.context import GatewayContext
+from penstock.gateway.edges.calling import run_call
+from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name
+from penstock.gateway.edges.refusal import refusal_body
+from penstock.gateway.edges.reply import Reply
+from penstock.gateway.sessions import ClientSession
+from penstock.gateway.view import View
+from penstock.http.server import Exchange
+from penstock.protocol.envelopes import Fault, Message, Notification, Request, encode_error, encode_result
+from penstock.protocol.errors import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    RESOURCE_NOT_FOUND,
+    translate_error,
+)
+from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
+from penstock.protocol.methods import MethodRule, lookup
+from penstock.protocol.results import to_legacy
+from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, answer_to_initialize
+from penstock.upstreams.interface import Call, Caller, Failure, Result
+
+SESSION_HEADER: Final = b"mcp-session-id"
+VERSION_HEADER: Final = b"mcp-protocol-version"
+_EMPTY: Final = b"{}"
+_NOT_YET: Final = ("resources/subscribe", "resources/unsubscribe")
+
+
+class LegacyForm:
+    """How clients of one legacy revision read an answer."""
+
+    def __init__(self, revision: str) -> None:
+        self._revision = revision
+
+    def result(self, method: str, result: Result) -> bytes:
+        return result.raw if result.era is Era.LEGACY else to_legacy(result.raw, method, self._revision)
+
+    def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
+        code = translate_error(failure.code, method, failure.era, Era.LEGACY)
+        return 200, encode_error(request_id, code, failure.message, failure.data, null_id=False)
+
+    def refusal(self, error: ServerError, request_id: bytes) -> tuple[int, bytes]:
+        return 200, refusal_body(request_id, error)
+
+
+_FORMS: Final = {revision: LegacyForm(revision) for revision in LEGACY_VERSIONS}
+_STATELESS: Final = {revision: Caller(Era.LEGACY, revision, None) for revision in LEGACY_VERSIONS}
+"""Callers that sent no session id: curl, and clients of servers that keep no sessions."""
+
+
+class LegacyEdge:
+    """Serves legacy requests of all revisions."""
+
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
+
+    def __repr__(self) -> str:
+        return f"<LegacyEdge {self._context.sessions!r}>"
+
+    def message(self, exchange: Exchange, view: View, message: Message) -> None:
+        """One POSTed message."""
+        if isinstance(message, Request) and message.method == "initialize":
+            self._initialize(exchange, view, message)
+            return
+        found = self._session_of(exchange, view)
+        if found is None:
+            return
+        caller, session = found
+        if isinstance(message, Request):
+            self._request(exchange, view, message, caller, session)
+            return
+        if isinstance(message, Notification):
+            self._notification(message, session)
+        exchange.respond(202)  # a reply answers a request nobody here has made: taken and dropped
+
+    def end_session(self, exchange: Exchange, view: View) -> None:
+        """DELETE: from now on the session's id is unknown."""
+        if SESSION_HEADER not in exchange.request.headers:
+            exchange.respond(
+                400, _transport_error(INVALID_REQUEST, "Bad Request: DELETE needs an Mcp-Session-Id header")
+            )
+            return
+        found = self._session_of(exchange, view)
+        if found is None or found[1] is None:
+            return
+        session = found[1]
+        self._context.sessions.end(session)
+        for server in view.servers:
+            self._context.in_background(server.upstream.close_session(session.key))
+        exchange.respond(204)
+
+    def revision_of(self, exchange: Exchange) -> str:
+        """What the version header says, or the default; not judged."""
+        header = exchange.request.headers.get(VERSION_HEADER)
+        return header.decode("latin-1") if header is not None else DEFAULT_LEGACY
+
+    def _session_of(self, exchange: Exchange, view: View) -> tuple[Caller, ClientSession | None] | None:
+        """Who calls; None when that was refused."""
+        headers = exchange.request.headers
+        revision = self.revision_of(exchange)
+        if revision not in LEGACY_VERSIONS:
+            supported = ", ".join(LEGACY_VERSIONS)
+            message = f"Bad Request: unsupported MCP-Protocol-Version '{revision[:40]}' (supported: {supported})"
+            exchange.respond(400, _transport_error(INVALID_REQUEST, message))
+            return None
+        token = headers.get(SESSION_HEADER)
+        if token is None:
+            return _STATELESS[revision], None
+        session = self._context.sessions.find(view.name, token)
+        if session is None:
+            exchange.respond(404, _transport_error(INVALID_REQUEST, "Session not found: initialize again"))
+            return None
+        return session.caller, session
+
+    def _initialize(self, exchange: Exchange, view: View, request: Request) -> None:
+        context = self._context
+        if context.is_pending(view):
+            exchange.spawn(self._initialize_listed(exchange, view.name, request))
+            return
+        asked = _InitializeParams.read(request)
+        if asked is None:
+            message = (
+                "Invalid params: initialize needs 'protocolVersion' (string), 'capabilities' and 'clientInfo' (objects)"
+            )
+            exchange.respond(200, encode_error(request.id, INVALID_PARAMS, message, null_id=False))
+            return
+        revision = answer_to_initialize(asked.protocolVersion)
+        token = context.sessions.open(view.name, revision, bytes(asked.capabilities), bytes(asked.clientInfo))
+        result = _initialize_result(view, revision)
+        exchange.respond(200, encode_result(request.id, result), headers=b"mcp-session-id: %b\r\n" % token.encode())
+
+    async def _initialize_listed(self, exchange: Exchange, view_name: str, request: Request) -> None:
+        view = await self._context.listed_view(view_name)
+        if view is None:
+            exchange.respond(404, _transport_error(METHOD_NOT_FOUND, "this view has just been removed"))
+        else:
+            self._initialize(exchange, view, request)
+
+    def _request(
+        self, exchange: Exchange, view: View, request: Request, caller: Caller, session: ClientSession | None
+    ) -> None:
+        method = request.method
+        rule = lookup(Era.LEGACY, method)
+        if rule is None or method.startswith("tasks/") or method in _NOT_YET or rule.since > caller.revision:
+            self._refuse(exchange, request, METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
+        elif rule.kind == "list":
+            self._list(exchange, view, request, caller)
+        elif method == "ping":
+            exchange.respond(200, encode_result(request.id, _EMPTY))
+        elif method == "logging/setLevel":
+            self._set_level(exchange, request, session)
+        else:
+            self._start_call(exchange, view, request, rule, caller, session)
+
+    def _notification(self, notification: Notification, session: ClientSession | None) -> None:
+        if notification.method != "notifications/cancelled" or session is None:
+            return  # without a session nobody can tell whose id it is
+        request_id = notification.params.get("requestId")
+        task = session.in_flight.get(bytes(request_id)) if request_id is not None else None
+        if task is not None:
+            task.cancel()
+
+    def _set_level(self, exchange: Exchange, request: Request, session: ClientSession | None) -> None:
+        level = name_of(request.params, "level")
+        if level not in LOG_LEVELS:
+            self._refuse(
+                exchange, request, INVALID_PARAMS, f"Invalid params: 'level' must be one of {', '.join(LOG_LEVELS)}"
+            )
+            return
+        if session is not None:
+            session.log_level = request.params["level"]
+        exchange.respond(200, encode_result(request.id, _EMPTY))
+
+    def _list(self, exchange: Exchange, view: View, request: Request, caller: Caller) -> None:
+        context = self._context
+        if context.is_pending(view):
+            exchange.spawn(self._list_listed(exchange, view.name, request, caller))
+            return
+        context.catalogue.refresh_if_aged(view.servers)
+        cursor, valid = cursor_of(request.params)
+        page = view.lists[request.method].legacy(cursor, caller.revision) if valid else None
+        if page is None:
+            message = "Invalid params: the cursor is not one this gateway gave for this list; list from the start"
+            self._refuse(exchange, request, INVALID_PARAMS, message)
+        else:
+            exchange.respond(200, encode_result(request.id, page))
+
+    async def _list_listed(self, exchange: Exchange, view_name: str, request: Request, caller: Caller) -> None:
+        view = await self._context.listed_view(view_name)
+        if view is None:
+            self._refuse(exchange, request, METHOD_NOT_FOUND, "this view has just been removed")
+        else:
+            self._list(exchange, view, request, caller)
+
+    def _start_call(
+        self,
+        exchange: Exchange,
+        view: View,
+        request: Request,
+        rule: MethodRule,
+        caller: Caller,
+        session: ClientSession | None,
+    ) -> None:
+        params, method = request.params, request.method
+        meta = decode_legacy_meta(params.pop("_meta", None))
+        if isinstance(meta, Fault):
+            self._refuse(exchange, request, meta.code, meta.message)
+            return
+        name = name_of(params, rule.name_field) if rule.name_field else None
+        if name is None and rule.name_field:
+            self._refuse(
+                exchange, request, INVALID_PARAMS, f"Invalid params: 'params.{rule.name_field}' must be a string"
+            )
+            return
+        route = completion_route(view, params) if name is None else view.find(method, name)
+        if route is None:
+            code = RESOURCE_NOT_FOUND if method == "resources/read" else INVALID_PARAMS
+            self._refuse(exchange, request, code, unknown_name(method, name))
+            return
+        if rule.name_field:
+            params[rule.name_field] = route.name_json
+        if session is not None and session.log_level is not None:
+            meta.rest[LOG_LEVEL] = session.log_level
+        reply = Reply(exchange, request.id)
+        call = Call(
+            method,
+            params,
+            caller=caller,
+            name=route.name,
+            meta=meta.rest or None,
+            notify=reply.notify,
+            headers=client_headers(exchange.request.headers, route.server.settings.forward_headers),
+            started_at=self._context.loop_time(),
+        )
+        running = run_call(route, call, reply, _FORMS[caller.revision])
+        if session is None:
+            exchange.spawn(running)
+        else:
+            session.in_flight[request.id] = exchange.spawn(_run_in_session(running, reply, session))
+
+    def _refuse(self, exchange: Exchange, request: Request, code: int, message: str) -> None:
+        exchange.respond(200, encode_error(request.id, code, message, null_id=False))
+
+
+async def _run_in_session(running: Coroutine[Any, Any, None], reply: Reply, session: ClientSession) -> None:
+    """A call its session can cancel: then the answer is a stream that ends without one."""
+    try:
+        await running
+    except asyncio.CancelledError:
+        reply.finish_empty()
+        raise
+    finally:
+        session.in_flight.pop(reply.request_id, None)
+
+
+class _InitializeParams(msgspec.Struct):
+    protocolVersion: str  # the wire's name
+    capabilities: msgspec.Raw = msgspec.Raw(_EMPTY)
+    clientInfo: msgspec.Raw = msgspec.Raw(_EMPTY)
+
+    @classmethod
+    def read(cls, request: Request) -> "_InitializeParams | None":
+        try:
+            asked = msgspec.json.decode(msgspec.json.encode(request.params), type=cls)
+        except msgspec.ValidationError:
+            return None
+        return asked if bytes(asked.capabilities)[:1] == b"{" and bytes(asked.clientInfo)[:1] == b"{" else None
+
+
+def _initialize_result(view: View, revision: str) -> bytes:
+    identity = view.identity
+    result: dict[str, object] = {
+        "protocolVersion": revision,
+        "capabilities": msgspec.Raw(identity.capabilities),
+        "serverInfo": msgspec.Raw(identity.server_info),
+    }
+    if identity.instructions:
+        result["instructions"] = identity.instructions
+    return msgspec.json.encode(result)
+
+
+def _transport_error(code: int, message: str) -> bytes:
+    return encode_error(None, code, message, null_id=False)

@@ -1,0 +1,215 @@
+"""Clients of 2026-07-28 and later: every request carries its own version and capabilities; nothing is remembered.
+
+Knows: the modern checks and their errors, views. Does not know: legacy sessions, servers' transports.
+
+The order of the checks: envelope, headers against body, `_meta`, version, method, then the name. Source: 2026-07-28
+basic/index (`_meta`), basic/transports/streamable-http (Server Validation), basic/versioning.
+"""
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from penstock.errors import ServerError
+from penstock.gateway.context import GatewayContext
+from penstock.gateway.edges.calling import run_call
+from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name
+from penstock.gateway.edges.refusal import refusal_body
+from penstock.gateway.edges.reply import Reply
+from penstock.gateway.view import View
+from penstock.http.server import Exchange
+from penstock.protocol.admission import Refusal, admit
+from penstock.protocol.envelopes import Notification, Request, encode_error, encode_result
+from penstock.protocol.errors import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    http_status,
+    translate_error,
+)
+from penstock.protocol.headers import check_request_headers, request_name
+from penstock.protocol.methods import TASKS_EXTENSION, MethodRule, lookup
+from penstock.protocol.results import to_modern
+from penstock.protocol.versions import SUPPORTED_VERSIONS, Era
+from penstock.upstreams.interface import Call, Caller, Failure, Result
+
+_KNOWN_CALLERS: Final = 1024
+_MAX_KNOWN_META: Final = 4096
+
+
+class ModernForm:
+    """How modern clients read an answer."""
+
+    def result(self, method: str, result: Result) -> bytes:
+        return result.raw if result.era is Era.MODERN else to_modern(result.raw, method)
+
+    def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
+        code = translate_error(failure.code, method, failure.era, Era.MODERN)
+        body = encode_error(request_id, code, failure.message, failure.data, null_id=False)
+        return http_status(Era.MODERN, code, relayed=True), body
+
+    def refusal(self, error: ServerError, request_id: bytes) -> tuple[int, bytes]:
+        return error.status, refusal_body(request_id, error)
+
+
+_FORM: Final = ModernForm()
+
+
+class Judged(NamedTuple):
+    """A request in order: what its method needs, who sends it, what else its `_meta` holds, what it is about."""
+
+    rule: MethodRule
+    caller: Caller
+    meta: dict[str, msgspec.Raw] | None
+    name: str | None
+
+
+class ModernEdge:
+    """Judges modern requests and sends them on their way."""
+
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
+        self._callers: dict[bytes, Caller] = {}
+        """By the bytes of `_meta`: most clients send the same ones with every call."""
+
+    def __repr__(self) -> str:
+        return f"<ModernEdge {len(self._callers)} known callers>"
+
+    def notification(self, exchange: Exchange, _notification: Notification) -> None:
+        """The core protocol has none that mean anything over HTTP: taken and dropped."""
+        exchange.respond(202)
+
+    def request(self, exchange: Exchange, view: View, request: Request) -> None:
+        """Judge one request; answer it here or start its call."""
+        judged = self._judge(exchange.request.headers, request)
+        if isinstance(judged, Refusal):
+            self._refuse(exchange, request.id, judged.code, judged.message, judged.data)
+            return
+        rule, caller, meta, name = judged
+        if rule.kind in {"routed", "completion"}:
+            self._start_call(exchange, view, request, rule, caller, meta, name)
+        elif rule.kind == "list" or request.method == "server/discover":
+            self._answer_here(exchange, view, request)
+        else:
+            self._refuse(exchange, request.id, METHOD_NOT_FOUND, f"Method not found: {request.method}")
+
+    def _judge(self, headers: dict[bytes, bytes], request: Request) -> "Judged | Refusal":
+        """`protocol.admission.admit`, but for a `_meta` seen before only the headers are compared."""
+        raw = request.params.get("_meta")
+        caller = self._callers.get(bytes(raw)) if raw is not None else None
+        if caller is None:
+            return self._judge_all(headers, request)
+        rule = lookup(Era.MODERN, request.method)
+        mismatch = check_request_headers(headers, request, rule, caller.revision)
+        if mismatch is not None:
+            return Refusal(HEADER_MISMATCH, mismatch.message)
+        if rule is None or rule.capability == TASKS_EXTENSION:
+            return Refusal(METHOD_NOT_FOUND, "Method not found")
+        name = request_name(request, rule)
+        if name is None and rule.name_field is not None:
+            return Refusal(INVALID_PARAMS, f"Invalid params: 'params.{rule.name_field}' must be a string")
+        del request.params["_meta"]
+        return Judged(rule, caller, None, name)
+
+    def _judge_all(self, headers: dict[bytes, bytes], request: Request) -> "Judged | Refusal":
+        admitted = admit(headers, request)
+        if isinstance(admitted, Refusal):
+            return admitted
+        if admitted.rule.capability == TASKS_EXTENSION:
+            return Refusal(METHOD_NOT_FOUND, "Method not found")
+        meta = admitted.meta
+        caller = Caller(Era.MODERN, meta.version, None, meta.capabilities, meta.client_info)
+        key = bytes(request.params.pop("_meta"))
+        if not meta.rest and len(key) <= _MAX_KNOWN_META:
+            if len(self._callers) >= _KNOWN_CALLERS:
+                del self._callers[next(iter(self._callers))]
+            self._callers[key] = caller
+        return Judged(admitted.rule, caller, meta.rest or None, admitted.name)
+
+    def _start_call(
+        self,
+        exchange: Exchange,
+        view: View,
+        request: Request,
+        rule: MethodRule,
+        caller: Caller,
+        meta: dict[str, msgspec.Raw] | None,
+        name: str | None,
+    ) -> None:
+        params = request.params
+        if name is None:
+            route = completion_route(view, params)
+        else:
+            route = view.find(request.method, name)
+        if route is None:
+            self._refuse(exchange, request.id, INVALID_PARAMS, unknown_name(request.method, name), status=200)
+            return
+        if name is not None:
+            params[rule.name_field or "name"] = route.name_json
+        reply = Reply(exchange, request.id)
+        call = Call(
+            request.method,
+            params,
+            caller=caller,
+            name=route.name,
+            meta=meta,
+            notify=reply.notify,
+            headers=client_headers(exchange.request.headers, route.server.settings.forward_headers),
+            started_at=self._context.loop_time(),
+        )
+        task = exchange.spawn(run_call(route, call, reply, _FORM))
+        exchange.on_disconnect = task.cancel  # closing the response is how a modern client cancels
+
+    def _answer_here(self, exchange: Exchange, view: View, request: Request) -> None:
+        """Lists and `server/discover` come from the snapshot; a server that was never listed is waited for first."""
+        context = self._context
+        if context.is_pending(view):
+            exchange.on_disconnect = exchange.spawn(self._answer_listed(exchange, view.name, request)).cancel
+            return
+        if request.method == "server/discover":
+            exchange.respond(200, encode_result(request.id, _discover_result(view)))
+            return
+        context.catalogue.refresh_if_aged(view.servers)
+        cursor, valid = cursor_of(request.params)
+        ttl_ms = view.ttl_ms(request.method, context.clock.wall())
+        page = view.lists[request.method].modern(cursor, ttl_ms) if valid else None
+        if page is None:
+            message = "Invalid params: the cursor is not one this gateway gave for this list; list from the start"
+            self._refuse(exchange, request.id, INVALID_PARAMS, message, status=200)
+        else:
+            exchange.respond(200, encode_result(request.id, page))
+
+    async def _answer_listed(self, exchange: Exchange, view_name: str, request: Request) -> None:
+        view = await self._context.listed_view(view_name)
+        if view is None:
+            self._refuse(exchange, request.id, METHOD_NOT_FOUND, "this view has just been removed")
+        else:
+            self._answer_here(exchange, view, request)
+
+    def _refuse(
+        self,
+        exchange: Exchange,
+        request_id: bytes,
+        code: int,
+        message: str,
+        data: bytes | None = None,
+        *,
+        status: int = 0,
+    ) -> None:
+        body = encode_error(request_id, code, message, data, null_id=False)
+        exchange.respond(status or http_status(Era.MODERN, code), body)
+
+
+def _discover_result(view: View) -> bytes:
+    identity = view.identity
+    result: dict[str, object] = {
+        "resultType": "complete",
+        "supportedVersions": SUPPORTED_VERSIONS,
+        "capabilities": msgspec.Raw(identity.capabilities),
+        "_meta": {"io.modelcontextprotocol/serverInfo": msgspec.Raw(identity.server_info)},
+        "ttlMs": 0,
+        "cacheScope": "private",
+    }
+    if identity.instructions:
+        result["instructions"] = identity.instructions
+    return msgspec.json.encode(result)

@@ -1,0 +1,147 @@
+"""The running whole: servers, catalogue, snapshot; and how a new configuration takes the old one's place.
+
+Knows: everything of this room. Does not know: where configuration comes from, which transports exist (it is handed ready
+upstreams). Invariant: a reload never closes a server that did not change, and one that is gone is closed only when its last
+call has ended or the drain time is over.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from penstock.clock import Clock
+from penstock.gateway.context import GatewayContext
+from penstock.gateway.hosting import Catalogue, HostedServer, HostSettings
+from penstock.gateway.known_lists import KnownLists
+from penstock.gateway.route import RouteMaker
+from penstock.gateway.sessions import Sessions
+from penstock.gateway.snapshot import SnapshotBuilder, ViewSettings
+from penstock.identity.seal import Sealer
+from penstock.policies.deadline import Deadline, DeadlineSweep
+from penstock.policies.interface import Policy
+from penstock.telemetry.cells import CellRegistry
+from penstock.upstreams.interface import Upstream
+
+_log = logging.getLogger(__name__)
+
+
+class ServerPlan(msgspec.Struct, frozen=True):
+    """A server that should be there, and how to open it if it is not."""
+
+    settings: HostSettings
+    open: Callable[[], Upstream]
+
+
+class GatewaySettings(msgspec.Struct, frozen=True):
+    """Bounds of the gateway itself."""
+
+    server_info: bytes
+    """JSON of Penstock's own `serverInfo`."""
+    sessions: int = 10_000
+    drain_seconds: float = 30.0
+
+
+class Gateway:
+    """One worker's gateway. Use: construct, `apply` plans, serve, `close`."""
+
+    def __init__(
+        self, settings: GatewaySettings, *, sealer: Sealer, known: KnownLists, clock: Clock, cells: CellRegistry
+    ) -> None:
+        self._settings = settings
+        self._known = known
+        self._clock = clock
+        self._sweep = DeadlineSweep()
+        self._maker = RouteMaker(cells, self._policies_of)
+        self._builder = SnapshotBuilder(self._maker, sealer, settings.server_info)
+        self._views: Sequence[ViewSettings] = ()
+        self._servers: dict[str, HostedServer] = {}
+        self._dirty = False
+        self._background: set[asyncio.Task[None]] = set()
+        self.cells: Final = cells
+        self.catalogue: Final = Catalogue(clock, known, self._mark_dirty)
+        sessions = Sessions(sealer, clock, settings.sessions)
+        self.context: Final = GatewayContext(self._builder.build({}, ()), self.catalogue, sessions, clock, self)
+        self.catalogue.start()
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self.context.snapshot!r} | {self._sweep!r}>"
+
+    @property
+    def calls_in_flight(self) -> int:
+        return len(self._sweep)
+
+    def apply(self, plans: Mapping[str, ServerPlan], views: Sequence[ViewSettings]) -> list[str]:
+        """Make it so: open what is new, keep what is unchanged, let go of what is gone. Returns the changes in words."""
+        changes, servers, gone = [], {}, []
+        for name, plan in plans.items():
+            current = self._servers.get(name)
+            if current is not None and current.settings == plan.settings:
+                servers[name] = current
+                continue
+            changes.append(f"{'changed' if current else 'added'} {name}")
+            if current is not None:
+                gone.append(current)
+            known = self._known.load(name, plan.settings.fingerprint)
+            servers[name] = HostedServer(plan.settings, plan.open(), known)
+        for name, server in self._servers.items():
+            if name not in plans:
+                changes.append(f"removed {name}")
+                gone.append(server)
+        if list(views) != list(self._views):
+            changes.append("views changed")
+        self._servers, self._views = servers, views
+        self._maker.forget({server.name for server in gone})
+        self.catalogue.replace(servers)
+        self._rebuild()
+        for server in gone:
+            self.in_background(self._close_when_idle(server))
+        return changes
+
+    def settle(self) -> None:
+        """Build the snapshot now if listings have changed since the last one."""
+        if self._dirty:
+            self._rebuild()
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something nobody waits for; it is cancelled at `close`."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    async def close(self) -> None:
+        """Close all servers, side by side; bounded by what an upstream's `close` takes."""
+        await self.catalogue.close()
+        self._sweep.close()
+        for task in list(self._background):
+            task.cancel()
+        closing = [server.upstream.close() for server in self._servers.values()]
+        await asyncio.gather(*closing, *self._background, return_exceptions=True)
+
+    def _policies_of(self, server: HostedServer) -> Sequence[Policy]:
+        return [Deadline(server.name, server.settings.deadline, self._sweep)]
+
+    def _mark_dirty(self) -> None:
+        """Many listings may change in one turn of the loop: build once for all of them."""
+        if not self._dirty:
+            self._dirty = True
+            asyncio.get_running_loop().call_soon(self.settle)
+
+    def _rebuild(self) -> None:
+        self._dirty = False
+        self.context.snapshot = self._builder.build(self._servers, self._views)
+
+    async def _close_when_idle(self, server: HostedServer) -> None:
+        deadline = self._clock.now() + self._settings.drain_seconds
+        try:
+            while server.in_flight and self._clock.now() < deadline:
+                await self._clock.sleep(0.1)
+        finally:
+            await server.upstream.close()
+
+    def _background_done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("work in the background failed: %s", error)

@@ -1,0 +1,109 @@
+"""The data port: which request is for whom, before any era is asked.
+
+Knows: paths, origins, the two edges. Does not know: sockets, calls, servers.
+
+Answers of the transport, in both eras: 403 for an origin or host that is not allowed (DNS rebinding), 404 for paths nobody has,
+405 for methods an endpoint does not take. Source: 2026-07-28 basic/transports/streamable-http (Security & Endpoint).
+"""
+
+from typing import Final
+
+import msgspec
+
+from penstock.gateway.admittance import Admittance
+from penstock.gateway.context import GatewayContext
+from penstock.gateway.edges.batch import answer_batch
+from penstock.gateway.edges.legacy import LegacyEdge
+from penstock.gateway.edges.modern import ModernEdge
+from penstock.gateway.view import View
+from penstock.http.server import Exchange
+from penstock.protocol.admission import is_modern
+from penstock.protocol.envelopes import Fault, Notification, Reply, Request, decode, encode_error, is_batch
+from penstock.protocol.errors import INVALID_REQUEST
+from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, era_of, writes_null_id
+
+_NOT_FOUND: Final = b'{"error":"not found"}'
+_NO_SIGN_IN: Final = b'{"error":"this gateway has no sign-in"}'
+_SIGN_IN_PATHS: Final = ("/.well-known/oauth-", "/.well-known/openid-configuration")
+_VERSION: Final = b"mcp-protocol-version"
+
+
+class Worker:
+    """Handles every request of the data port; its `__call__` is the HTTP server's handler."""
+
+    def __init__(self, context: GatewayContext, admittance: Admittance) -> None:
+        self._context = context
+        self.admittance = admittance
+        self._modern = ModernEdge(context)
+        self._legacy = LegacyEdge(context)
+        self.is_draining = False
+
+    def __repr__(self) -> str:
+        return f"<Worker {self._context.snapshot!r}{' draining' if self.is_draining else ''}>"
+
+    def __call__(self, exchange: Exchange) -> None:
+        request = exchange.request
+        view = self._context.snapshot.endpoints.get(request.path)
+        refusal = self.admittance.refusal(request.headers)
+        if refusal is not None:
+            exchange.respond(403, encode_error(None, 403, refusal, b'{"reason":"forbidden"}', null_id=False))
+            return
+        if b"origin" in request.headers:
+            exchange.extra_headers = self.admittance.cors(request.headers)
+        if view is None:
+            self._elsewhere(exchange)
+        elif request.method == b"POST":
+            self._post(exchange, view)
+        elif request.method == b"DELETE":
+            self._legacy.end_session(exchange, view)
+        elif request.method == b"OPTIONS":
+            self.admittance.answer_preflight(exchange)
+        else:
+            exchange.respond(405, b'{"error":"POST messages here"}', headers=b"allow: POST, DELETE, OPTIONS\r\n")
+
+    def _post(self, exchange: Exchange, view: View) -> None:
+        request = exchange.request
+        message = decode(request.body)
+        if isinstance(message, Request):
+            if is_modern(request.headers, message):
+                self._modern.request(exchange, view, message)
+            else:
+                self._legacy.message(exchange, view, message)
+        elif isinstance(message, Fault):
+            self._fault(exchange, view, message)
+        elif not self._says_modern(request.headers):
+            self._legacy.message(exchange, view, message)
+        elif isinstance(message, Notification):
+            self._modern.notification(exchange, message)
+        else:
+            assert isinstance(message, Reply)
+            text = "Invalid Request: clients of this revision send requests and notifications, not responses"
+            exchange.respond(400, encode_error(None, INVALID_REQUEST, text, null_id=False))
+
+    def _fault(self, exchange: Exchange, view: View, fault: Fault) -> None:
+        """What is no message: a batch where the revision has batches, else 400."""
+        revision = self._legacy.revision_of(exchange)
+        if revision == DEFAULT_LEGACY and is_batch(exchange.request.body):
+            answer_batch(self._legacy, exchange, view)
+            return
+        data = msgspec.json.encode({"reason": fault.reason}) if fault.reason else None
+        null_id = revision in LEGACY_VERSIONS and writes_null_id(revision)
+        exchange.respond(400, encode_error(fault.id, fault.code, fault.message, data, null_id=null_id))
+
+    def _says_modern(self, headers: dict[bytes, bytes]) -> bool:
+        version = headers.get(_VERSION)
+        return version is not None and era_of(version.decode("latin-1")) is Era.MODERN
+
+    def _elsewhere(self, exchange: Exchange) -> None:
+        path = exchange.request.path
+        if path == "/health":
+            exchange.respond(200, b'{"status":"ok"}')
+        elif path == "/ready":
+            ready = not self.is_draining
+            exchange.respond(
+                200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false,"reason":"draining"}'
+            )
+        elif path.startswith(_SIGN_IN_PATHS) or path == "/register":
+            exchange.respond(404, _NO_SIGN_IN)
+        else:
+            exchange.respond(404, _NOT_FOUND)
