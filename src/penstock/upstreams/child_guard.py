@@ -1,0 +1,120 @@
+"""End our children when this process is killed without a chance to do it itself.
+
+Knows: process groups, one `/bin/sh` that waits on a pipe. Does not know: MCP, how a child is stopped in good order.
+Invariant: a process group that was registered and not forgotten is ended within two seconds after this process is gone,
+whatever killed it. Why it is done this way: docs/decisions/003-children.md.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import Final, cast
+
+_SCRIPT: Final = """
+groups=" "
+while read -r change group; do
+  case $change in
+    +) groups="$groups$group " ;;
+    -) case $groups in *" $group "*) groups="${groups%% $group *} ${groups#* $group }" ;; esac ;;
+  esac
+done
+[ "$groups" = " " ] && exit 0
+for group in $groups; do kill -s TERM -- "-$group"; done
+sleep 1
+for group in $groups; do kill -s KILL -- "-$group"; done
+exit 0
+"""
+"""Reads `+ GROUP` and `- GROUP` lines; end of file means that the gateway is gone."""
+_CLOSE_SECONDS: Final = 1.0
+
+
+class ChildGuard(asyncio.SubprocessProtocol):
+    """A small process that outlives this one by a second and takes our children with it.
+
+    One for the whole gateway process; started with the first child.
+    """
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._exited: asyncio.Future[None] | None = None
+        self._starting: asyncio.Lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<ChildGuard {f'pid {self.pid}' if self.is_watching else 'not watching'} | groups {len(self._groups)}>"
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the watching process runs."""
+        return self._transport is not None
+
+    @property
+    def pid(self) -> int:
+        """Of the watching process; 0 when there is none."""
+        return 0 if self._transport is None else self._transport.get_pid()
+
+    async def start(self) -> None:
+        """Start watching unless that is done already; a machine without `/bin/sh` is left unwatched."""
+        async with self._starting:
+            if self._transport is not None:
+                return
+            loop = asyncio.get_running_loop()
+            self._exited = loop.create_future()
+            with contextlib.suppress(OSError):
+                transport, _ = await loop.subprocess_exec(
+                    lambda: self,
+                    "/bin/sh",
+                    "-c",
+                    _SCRIPT,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.DEVNULL,
+                    env={"PATH": os.environ.get("PATH", os.defpath)},
+                    cwd="/",
+                    start_new_session=True,
+                )
+                self._transport = transport
+                for group in self._groups:
+                    self._tell(b"+ %d\n" % group)
+
+    def watch(self, group: int) -> None:
+        """From now on the group ends with us."""
+        self._groups.add(group)
+        self._tell(b"+ %d\n" % group)
+
+    def forget(self, group: int) -> None:
+        """The group is gone; its number may soon be somebody else's."""
+        if group in self._groups:
+            self._groups.discard(group)
+            self._tell(b"- %d\n" % group)
+
+    async def close(self) -> None:
+        """End the watching process; groups still registered are ended by it."""
+        transport, exited = self._transport, self._exited
+        self._transport = None
+        if transport is None or exited is None:
+            return
+        stdin = transport.get_pipe_transport(0)
+        if stdin is not None:
+            stdin.close()
+        done, _ = await asyncio.wait((exited,), timeout=_CLOSE_SECONDS + (1.5 if self._groups else 0.0))
+        if not done:
+            with contextlib.suppress(ProcessLookupError):
+                transport.send_signal(signal.SIGKILL)
+            await asyncio.wait((exited,), timeout=_CLOSE_SECONDS)
+        transport.close()
+
+    def process_exited(self) -> None:
+        """Callback: the next `start` makes a new one."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+        if self._exited is not None and not self._exited.done():
+            self._exited.set_result(None)
+
+    def _tell(self, line: bytes) -> None:
+        if self._transport is not None:
+            stdin = cast("asyncio.WriteTransport | None", self._transport.get_pipe_transport(0))
+            if stdin is not None and not stdin.is_closing():
+                stdin.write(line)

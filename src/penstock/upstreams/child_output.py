@@ -1,0 +1,97 @@
+"""What a child wrote: lines from its stdout, the tail of its stderr.
+
+Knows: bytes and bounds. Does not know: processes, pipes, MCP.
+Invariant: what is kept never exceeds the bounds, however much is fed.
+"""
+
+import re
+from typing import Final
+
+_CONTROL: Final = re.compile(
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]"
+)
+_LINE_CHARACTERS: Final = 2_000
+
+
+class LineTooLong(Exception):
+    """A line grew beyond the limit."""
+
+
+class LineSplitter:
+    """Bytes in, whole lines out, without their line ends; empty lines are left out."""
+
+    __slots__ = ("_limit", "_partial")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._partial = bytearray()
+
+    def __repr__(self) -> str:
+        return f"<LineSplitter {len(self._partial)} of {self._limit} bytes>"
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that are complete with `chunk`.
+
+        Raises:
+            LineTooLong: a line, complete or not, has more bytes than the limit.
+        """
+        if self._partial:
+            head, newline, chunk = chunk.partition(b"\n")
+            self._partial += head
+            if len(self._partial) > self._limit:
+                raise LineTooLong
+            if not newline:
+                return []
+            lines = [bytes(self._partial), *chunk.split(b"\n")]
+            self._partial = bytearray()
+        else:
+            lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if rest:
+            self._partial += rest
+            if len(rest) > self._limit:
+                raise LineTooLong
+        if any(len(line) > self._limit for line in lines):
+            raise LineTooLong
+        return [line for line in lines if line and line != b"\r"]
+
+
+class StderrTail:
+    """The last bytes a child, and the ones before it in the same place, wrote to stderr."""
+
+    __slots__ = ("_kept", "_limit", "total_bytes")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept = bytearray()
+        self.total_bytes = 0
+        """All bytes ever written, kept or not."""
+
+    def __repr__(self) -> str:
+        return f"<StderrTail {len(self._kept)} bytes kept of {self.total_bytes}>"
+
+    def feed(self, chunk: bytes) -> None:
+        """Keep `chunk`, drop the oldest; constant cost per byte however long the flood lasts."""
+        self.total_bytes += len(chunk)
+        self._kept += chunk[-self._limit :]
+        if len(self._kept) > 2 * self._limit:
+            del self._kept[: -self._limit]
+
+    def lines(self, count: int) -> list[str]:
+        """The last `count` lines, oldest first, safe to print: control characters gone, each line cut at 2,000."""
+        if count <= 0:
+            return []
+        text = bytes(self._kept[-self._limit :]).decode("utf-8", "replace")
+        lines = [printable(line, _LINE_CHARACTERS) for line in text.split("\n")]
+        return [line for line in lines if line.strip()][-count:]
+
+    def last_line(self) -> str:
+        """The last line with something on it, short enough for an error message; empty when there is none."""
+        lines = self.lines(1)
+        return printable(lines[0].strip(), 200) if lines else ""
+
+
+def printable(text: str, limit: int) -> str:
+    """`text` on one line without terminal escapes, control or direction-changing characters, cut at `limit`."""
+    clean = _CONTROL.sub("", text).replace("\n", " ").rstrip()
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

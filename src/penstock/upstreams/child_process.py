@@ -1,0 +1,324 @@
+"""One child process: start it, read its lines, write to it, end it and all it started.
+
+Knows: argv, environment, pipes, process groups, signals. Does not know: MCP, restarts, servers' names.
+Invariant: after `stop` returned, or after `ended` is done, neither the child nor a process of its group runs, its pipes are
+closed and it is reaped. A child is never started through a shell.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+from penstock.upstreams.child_guard import ChildGuard
+from penstock.upstreams.child_output import LineSplitter, LineTooLong, StderrTail
+
+PASSED_ON: Final = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "SHELL", "TERM")
+"""What a child gets of our own environment; everything else must be configured."""
+_LAST_WORDS_SECONDS: Final = 0.25
+"""How long output is still read after the child exited, when something else holds its pipes open."""
+_DEAF_SECONDS: Final = 0.5
+"""How long a child may go on after it closed its stdin or stdout."""
+_KILLED_SECONDS: Final = 1.0
+"""How long the kernel may take to deliver SIGKILL and let us reap."""
+_GROUP_POLL_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCommand:
+    """What to start, with nothing left to guess."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    cwd: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopTimes:
+    """How long a child may take to end: seconds after its stdin was closed, then after SIGTERM; SIGKILL follows."""
+
+    close_seconds: float = 2.0
+    terminate_seconds: float = 1.0
+
+
+class ChildListener(Protocol):
+    """Who is told what the child does. Must not raise."""
+
+    def line_received(self, line: bytes) -> None:
+        """One line of stdout, not empty, without its line end."""
+        ...
+
+    def line_too_long(self) -> None:
+        """A line exceeded the limit; the child is being killed."""
+        ...
+
+
+class ChildFailedToStart(Exception):
+    """The command cannot be run; the message says why and what to do."""
+
+
+def child_environment(configured: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+    """The allow-listed part of `inherited`, overridden by `configured`."""
+    return {name: inherited[name] for name in PASSED_ON if name in inherited} | dict(configured)
+
+
+class ChildProcess(asyncio.SubprocessProtocol):
+    """A running child in its own session and process group."""
+
+    __slots__ = (
+        "_guard",
+        "_is_group_ended",
+        "_is_stopping",
+        "_listener",
+        "_loop",
+        "_open_pipes",
+        "_splitter",
+        "_stdin",
+        "_stop_times",
+        "_timers",
+        "_transport",
+        "ended",
+        "is_paused",
+        "pid",
+        "returncode",
+        "stderr",
+    )
+
+    def __init__(
+        self, listener: ChildListener, *, guard: ChildGuard, stderr: StderrTail, line_limit: int, stop_times: StopTimes
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._guard = guard
+        self._stop_times = stop_times
+        self._splitter: LineSplitter | None = LineSplitter(line_limit)
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._stdin: asyncio.WriteTransport | None = None
+        self._open_pipes = {0, 1, 2}
+        self._timers: list[asyncio.TimerHandle] = []
+        self._is_stopping = False
+        self._is_group_ended = False
+        self.stderr = stderr
+        self.pid = 0
+        self.returncode: int | None = None
+        self.is_paused = False
+        """The child does not read as fast as we write."""
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        """Done when the child has exited, was reaped, and its last output was read."""
+
+    def __repr__(self) -> str:
+        return f"<ChildProcess pid {self.pid} {'running' if self.returncode is None else self.exit_words()}>"
+
+    async def start(self, command: ChildCommand) -> None:
+        """Start the child.
+
+        Raises:
+            ChildFailedToStart: there is no such command or directory, or it may not be run.
+        """
+        await self._guard.start()
+        starting = asyncio.ensure_future(
+            self._loop.subprocess_exec(
+                lambda: self,
+                *command.argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=dict(command.environment),
+                cwd=command.cwd,
+                start_new_session=True,
+            )
+        )
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Halfway: the fork may have happened already. Wait for it (a millisecond), so that there is somebody to end.
+            await asyncio.wait((starting,))
+            if not starting.cancelled() and starting.exception() is None:
+                self.kill()
+                await asyncio.wait((self.ended,), timeout=_KILLED_SECONDS)
+            raise
+        except (OSError, ValueError) as error:
+            reason = await asyncio.to_thread(_why_not_started, command, error)
+            raise ChildFailedToStart(reason) from error
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the child can still be told anything."""
+        return self._stdin is not None and not self._is_stopping
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Written by us, not yet read by the child; the kernel's pipe buffer not counted."""
+        return 0 if self._stdin is None else self._stdin.get_write_buffer_size()
+
+    def write(self, line: bytes) -> None:
+        """Send bytes that end in a line end; without effect when the child no longer listens."""
+        if self._stdin is not None and not self._is_stopping:
+            self._stdin.write(line)
+
+    def exit_words(self) -> str:
+        """How it ended, for an error message."""
+        code = self.returncode
+        if code is None:
+            return "did not exit"
+        if code >= 0:
+            return f"exited with status {code}"
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+
+    def kill(self) -> None:
+        """End the child and its group at once, without waiting."""
+        self._signal_group(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """End the child in good order: close stdin, wait, SIGTERM, wait, SIGKILL; bounded, safe to call twice."""
+        if self._transport is None or self._is_group_ended:
+            return
+        self._is_stopping = True
+        if self._stdin is not None:
+            self._stdin.abort() if self.is_paused else self._stdin.close()
+        times = self._stop_times
+        for seconds, then in (
+            (times.close_seconds, signal.SIGTERM),
+            (times.terminate_seconds, signal.SIGKILL),
+            (_KILLED_SECONDS, signal.SIGKILL),
+        ):
+            try:
+                await asyncio.wait((self.ended,), timeout=seconds)
+            except asyncio.CancelledError:
+                self.kill()
+                raise
+            if self.ended.done():
+                break
+            self._signal_group(then)
+        await self._end_group()
+        self._finish()
+
+    # what the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Callback: the child was forked."""
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+        self.pid = self._transport.get_pid()
+        self._stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
+        self._guard.watch(self.pid)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Callback: stdout or stderr."""
+        if fd != 1:
+            self.stderr.feed(data)
+            return
+        if self._splitter is None:
+            return
+        try:
+            lines = self._splitter.feed(data)
+        except LineTooLong:
+            self._splitter = None
+            self._listener.line_too_long()
+            self.kill()
+            return
+        for line in lines:
+            self._listener.line_received(line)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """Callback: the child, or what inherited its pipes, closed one."""
+        self._open_pipes.discard(fd)
+        if fd == 0:
+            self._stdin = None
+        if self.returncode is None:
+            if fd != 2 and not self._is_stopping:
+                self._timers.append(self._loop.call_later(_DEAF_SECONDS, self.kill))
+        elif not self._open_pipes & {1, 2}:
+            self._finish()
+
+    def process_exited(self) -> None:
+        """Callback: the child was reaped; what it started must not outlive it."""
+        assert self._transport is not None
+        self.returncode = self._transport.get_returncode()
+        if not self._is_stopping:
+            self._signal_group(signal.SIGKILL)
+            self._is_group_ended = True  # its number may be given to others from now on
+            self._guard.forget(self.pid)
+        if self._open_pipes & {1, 2}:
+            self._timers.append(self._loop.call_later(_LAST_WORDS_SECONDS, self._finish))
+        else:
+            self._finish()
+
+    def pause_writing(self) -> None:
+        """Callback: the write buffer is full."""
+        self.is_paused = True
+
+    def resume_writing(self) -> None:
+        """Callback: the write buffer has drained."""
+        self.is_paused = False
+
+    # inside
+
+    def _finish(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if self._transport is not None:
+            self._transport.close()
+        if self.ended.done():
+            return
+        self._splitter = None
+        self._stdin = None
+        self.ended.set_result(None)
+
+    def _signal_group(self, number: signal.Signals) -> bool:
+        """Whether somebody in the group could be signalled."""
+        if self.pid == 0 or self._is_group_ended:
+            return False
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):  # PermissionError: macOS, when only zombies are left
+            return False
+        return True
+
+    async def _end_group(self) -> None:
+        """What the child left behind gets a SIGTERM, a moment, a SIGKILL."""
+        deadline = self._loop.time() + self._stop_times.terminate_seconds
+        alive = self._signal_group(signal.SIGTERM)
+        while alive and self._loop.time() < deadline:
+            await asyncio.sleep(_GROUP_POLL_SECONDS)
+            alive = self._is_group_alive()
+        if alive:
+            self._signal_group(signal.SIGKILL)
+        self._is_group_ended = True
+        self._guard.forget(self.pid)
+
+    def _is_group_alive(self) -> bool:
+        try:
+            os.killpg(self.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+
+def _why_not_started(command: ChildCommand, error: Exception) -> str:
+    """A sentence for people; looks at the file system."""
+    program = command.argv[0]
+    if command.cwd is not None and not Path(command.cwd).is_dir():
+        return f"its working directory '{command.cwd}' does not exist; correct 'cwd'"
+    path = command.environment.get("PATH", os.defpath)
+    if isinstance(error, FileNotFoundError):
+        if os.sep in program:
+            if Path(program).exists():
+                return f"command '{program}' names an interpreter in its first line that does not exist"
+            return f"command '{program}' does not exist; correct the path"
+        return f"command '{program}' was not found on PATH ({path}); install it or give its full path"
+    if isinstance(error, PermissionError):
+        found = program if os.sep in program else shutil.which(program, os.F_OK, path) or program
+        return f"command '{found}' may not be executed; is it a program, and does it have the x bit (chmod +x)?"
+    with contextlib.suppress(AttributeError):
+        if isinstance(error, OSError) and error.strerror:
+            return f"command '{program}' could not be started: {error.strerror}"
+    return f"command '{program}' could not be started: {error}"

@@ -1,0 +1,177 @@
+"""A server that is a child process and speaks over its standard streams.
+
+Knows: which child takes which call. Does not know: how children live (stdio_instance) or what is said to them
+(stdio_conversation).
+Invariant: never more children than `instances` says, or `max_sessions` and one when each client session has its own.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from penstock.clock import Clock, SystemClock
+from penstock.errors import ServerBusy, ServerUnavailable
+from penstock.upstreams.child_guard import ChildGuard
+from penstock.upstreams.interface import Answer, Call, Caller, Description
+from penstock.upstreams.stdio_conversation import ConversationCounts
+from penstock.upstreams.stdio_handshake import EraMemory
+from penstock.upstreams.stdio_instance import StdioInstance
+from penstock.upstreams.stdio_settings import StdioSettings
+
+__all__ = ["StdioSettings", "StdioUpstream"]
+
+_SWEEPS_PER_IDLE_TIME: Final = 4
+
+
+class StdioUpstream:
+    """One configured stdio server."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: StdioSettings,
+        *,
+        guard: ChildGuard,
+        clock: Clock | None = None,
+        random_number: Callable[[], float] = random.random,
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._guard = guard
+        self._clock: Clock = clock or SystemClock()
+        self._random = random_number
+        self._memory = EraMemory(settings.protocol)
+        self._counts = ConversationCounts()
+        self._is_closed = False
+        self._sessions: dict[str, StdioInstance] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        count = settings.instances if isinstance(settings.instances, int) else 1
+        self._instances = [self._new_instance() for _ in range(max(1, count))]
+        """Those that everybody, or every caller without a session, shares."""
+
+    def __repr__(self) -> str:
+        running = sum(instance.talk is not None for instance in self._all())
+        in_flight = sum(instance.in_flight for instance in self._all())
+        return f"<StdioUpstream {self._name} [{running} running of {len(self._all())}] in flight {in_flight}>"
+
+    @property
+    def name(self) -> str:
+        """As configured."""
+        return self._name
+
+    async def call(self, call: Call) -> Answer:
+        """Send one request to a child; see `Upstream.call`."""
+        instance = self._instance_for(call.caller)
+        talk = instance.talk or await instance.ready()
+        try:
+            return await talk.call(call)
+        finally:
+            instance.idle_since = self._clock.now()
+
+    async def describe(self, caller: Caller | None = None) -> Description:
+        """What the server said when the running child was started; starts one when none runs."""
+        self._refuse_when_closed()
+        instance = self._instances[0] if caller is None else self._instance_for(caller)
+        if instance.description is None:
+            await instance.ready()
+        if instance.description is None:
+            raise ServerUnavailable(self._name, f"it ended as soon as it was ready; {instance.last_error}")
+        return instance.description
+
+    async def close_session(self, session: str) -> None:
+        """End the child of a client session, if it has one."""
+        instance = self._sessions.pop(session, None)
+        if instance is not None:
+            await instance.close()
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready facts; the command's name only, as its arguments may hold secrets."""
+        return {
+            "transport": "stdio",
+            "command": self._settings.command[0] if self._settings.command else "",
+            "protocol": self._settings.protocol,
+            "era": self._memory.era.value if self._memory.era is not None else None,
+            "instances": [instance.state() for instance in self._instances],
+            "sessions": [instance.state() for instance in self._sessions.values()],
+            "in_flight": sum(instance.in_flight for instance in self._all()),
+            "restarts": sum(instance.restarts for instance in self._all()),
+            "last_error": next((instance.last_error for instance in self._all() if instance.last_error), ""),
+            **msgspec.to_builtins(self._counts),
+        }
+
+    def recent_log(self, lines: int) -> list[str]:
+        """The last lines of stderr; with several children each child's lines stand together, with its number."""
+        everybody = self._all()
+        if len(everybody) == 1:
+            return everybody[0].stderr.lines(lines)
+        return [f"[{number}] {line}" for number, one in enumerate(everybody) for line in one.stderr.lines(lines)]
+
+    async def close(self) -> None:
+        """End all children; at most five seconds."""
+        self._is_closed = True
+        everybody = self._all()
+        self._sessions.clear()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait((self._sweeper,))
+        await asyncio.gather(*(instance.close() for instance in everybody))
+
+    # which child
+
+    def _all(self) -> list[StdioInstance]:
+        return [*self._instances, *self._sessions.values()]
+
+    def _new_instance(self) -> StdioInstance:
+        return StdioInstance(
+            self._name,
+            settings=self._settings,
+            memory=self._memory,
+            counts=self._counts,
+            guard=self._guard,
+            clock=self._clock,
+            random=self._random,
+        )
+
+    def _instance_for(self, caller: Caller) -> StdioInstance:
+        self._refuse_when_closed()
+        if self._settings.instances == "per_session" and caller.session is not None:
+            return self._sessions.get(caller.session) or self._open_session(caller.session)
+        if len(self._instances) == 1:
+            return self._instances[0]
+        # Least busy; among equals one that runs. So a fleet starts as the load needs it.
+        return min(self._instances, key=lambda instance: (instance.in_flight, instance.talk is None))
+
+    def _open_session(self, session: str) -> StdioInstance:
+        if len(self._sessions) >= self._settings.max_sessions:
+            raise ServerBusy(
+                self._name,
+                f"{len(self._sessions)} client sessions have a process of their own, the most that may; end one, or wait "
+                f"{self._settings.session_idle_seconds:g} s for an idle one to be ended",
+            )
+        instance = self._sessions[session] = self._new_instance()
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep_for_ever(), name=f"stdio {self._name} sweeper")
+        return instance
+
+    def _refuse_when_closed(self) -> None:
+        if self._is_closed:
+            raise ServerUnavailable(self._name, "it is being stopped")
+
+    async def sweep(self) -> None:
+        """End the children of sessions that made no call for long."""
+        idle_before = self._clock.now() - self._settings.session_idle_seconds
+        idle = [
+            session
+            for session, instance in self._sessions.items()
+            if instance.in_flight == 0 and instance.idle_since <= idle_before
+        ]
+        for session in idle:
+            await self.close_session(session)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.session_idle_seconds / _SWEEPS_PER_IDLE_TIME)
+            await self.sweep()

@@ -1,0 +1,349 @@
+"""What is said over the pipes of one stdio server process, in either era.
+
+Knows: message lines, our ids and progress tokens, calls in flight. Does not know: how the process is started, restarts.
+Invariants: each request has an id of ours that is never used twice; each call in flight is ended exactly once, by its
+answer, by the process's end, or by its cancellation; a notification reaches a call only if it can belong to no other.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from penstock.errors import ServerBusy, ServerError, ServerMisbehaved, ServerUnavailable
+from penstock.protocol.envelopes import (
+    Fault,
+    Message,
+    Notification,
+    Reply,
+    Request,
+    decode,
+    decode_batch,
+    encode_error,
+    encode_notification,
+    encode_request,
+    encode_result,
+    is_batch,
+    one_line,
+)
+from penstock.protocol.errors import METHOD_NOT_FOUND
+from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, encode_modern_meta
+from penstock.protocol.versions import LATEST_MODERN, Era
+from penstock.upstreams.child_output import printable
+from penstock.upstreams.child_process import ChildProcess
+from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
+from penstock.upstreams.stdio_settings import StdioSettings
+
+_RANKS: Final = {b'"%s"' % name.encode(): rank for rank, name in enumerate(LOG_LEVELS)}
+"""JSON bytes of a log level to its rank, least severe 0."""
+_NO_META: Final = Raw(b"{}")
+_encode_meta = msgspec.json.Encoder().encode
+
+
+class Flight:
+    """A request that was written and is not answered yet."""
+
+    __slots__ = ("call", "future", "id", "token")
+
+    def __init__(self, request_id: bytes, future: asyncio.Future[Reply], call: Call | None, token: Raw | None) -> None:
+        self.id: Final = request_id
+        self.future: Final = future
+        self.call: Final = call
+        self.token: Final = token
+        """The caller's own progress token."""
+
+
+class ConversationCounts(msgspec.Struct):
+    """What came and was of no use to a call; totals of one server, over all its processes."""
+
+    junk_lines: int = 0
+    late_replies: int = 0
+    stray_progress: int = 0
+    stray_logs: int = 0
+    other_notifications: int = 0
+    refused_requests: int = 0
+
+
+class StdioConversation:
+    """Requests and answers over one process, multiplexed."""
+
+    __slots__ = (
+        "_counts",
+        "_junk_in_a_row",
+        "_last_id",
+        "_log_level",
+        "_loop",
+        "_pending",
+        "_server",
+        "_settings",
+        "child",
+        "complaint",
+        "era",
+        "is_closing",
+        "version",
+    )
+
+    def __init__(self, server: str, settings: StdioSettings, counts: ConversationCounts) -> None:
+        self._server = server
+        self._settings = settings
+        self._counts = counts
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[bytes, Flight] = {}
+        self._last_id = 0
+        self._junk_in_a_row = 0
+        self._log_level = len(LOG_LEVELS)
+        self.child: ChildProcess | None = None
+        """Set as soon as there is a process; messages cannot come before."""
+        self.era: Era = Era.MODERN
+        self.version: str = LATEST_MODERN
+        self.is_closing = False
+        self.complaint: str = ""
+        """What the server did that made us end its process; empty while it behaves."""
+
+    def __repr__(self) -> str:
+        return f"<StdioConversation {self._server} {self.version} | in flight {len(self._pending)}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests written and not answered."""
+        return len(self._pending)
+
+    async def call(self, call: Call) -> Answer:
+        """Carry one call; cancelling the awaiting task tells the server.
+
+        Raises:
+            ServerError: see `Upstream.call`.
+        """
+        params, token = self._params_of(call)
+        flight = self.send(call.method, params, call=call, token=token)
+        call.sent_at = self._loop.time()
+        try:
+            reply = await flight.future
+        except asyncio.CancelledError:
+            self.cancel(flight, b"the caller cancelled the call")
+            raise
+        if reply.error is not None:
+            error = reply.error
+            return Failure(error.code, error.message, error.data, self.era)
+        return Result(reply.result or b"{}", self.era)
+
+    def send(
+        self, method: str, params: dict[str, Raw], *, call: Call | None = None, token: Raw | None = None
+    ) -> Flight:
+        """Write one request; its answer resolves the flight's future.
+
+        `token` is the caller's own progress token; in `params` stands our id's number instead.
+
+        Raises:
+            ServerBusy: too many calls are in flight, or the server does not read what it is sent.
+            ServerUnavailable: the process is gone.
+        """
+        child = self.child
+        if child is None or self.is_closing or not child.is_writable:
+            raise self.end_of_process()
+        if len(self._pending) >= self._settings.max_in_flight:
+            raise ServerBusy(self._server, f"{len(self._pending)} calls are in flight, the most it is given at a time")
+        if child.unsent_bytes > self._settings.max_unsent_bytes:
+            raise ServerBusy(self._server, f"it does not read its input: {child.unsent_bytes} bytes wait to be read")
+        self._last_id += 1
+        request_id = b"%d" % self._last_id
+        if token is not None:
+            params["_meta"] = self._meta_with_token(params.get("_meta"), request_id)
+        self._write(child, encode_request(request_id, method, params))
+        flight = Flight(request_id, self._loop.create_future(), call, token)
+        self._pending[request_id] = flight
+        return flight
+
+    def notify(self, method: str, params: dict[str, Raw]) -> None:
+        """Write one notification; silently not, when the server is gone or does not read."""
+        child = self.child
+        if child is not None and child.unsent_bytes <= self._settings.max_unsent_bytes:
+            self._write(child, encode_notification(method, params))
+
+    def cancel(self, flight: Flight, reason: bytes) -> None:
+        """Forget a request and tell the server so; without effect when it was answered."""
+        if self._pending.pop(flight.id, None) is not None:
+            self.notify("notifications/cancelled", {"requestId": Raw(flight.id), "reason": Raw(b'"%s"' % reason)})
+
+    def forget(self, flight: Flight) -> None:
+        """Let its answer come late, without a word to the server."""
+        self._pending.pop(flight.id, None)
+
+    def modern_meta(self, call: Call | None = None, rest: dict[str, Raw] | None = None) -> Raw:
+        """`_meta` of a modern request: the caller's identity and capabilities, ours when nobody's call caused it."""
+        if call is None:
+            return Raw(encode_modern_meta(self.version, self._settings.client_info, b"{}", rest))
+        caller = call.caller
+        return Raw(encode_modern_meta(self.version, caller.client_info, caller.capabilities, rest))
+
+    def end_of_process(self) -> ServerError:
+        """Why nothing can be asked of this process any more."""
+        if self.complaint:
+            return ServerMisbehaved(self._server, f"{self.complaint}; its process was ended and is started again")
+        child = self.child
+        if child is None or (self.is_closing and child.returncode is None):
+            return ServerUnavailable(self._server, "it is being stopped")
+        last_line = child.stderr.last_line()
+        said = f"; its last line on stderr: {last_line}" if last_line else "; it wrote nothing to stderr"
+        how = child.exit_words() if child.returncode is not None else "closed its input or output, or is being stopped"
+        return ServerUnavailable(self._server, f"its process {how}{said}")
+
+    def close(self) -> None:
+        """Nothing more is asked: we are about to end the process, or it has ended."""
+        self.is_closing = True
+        self.end()
+
+    def process_ended(self, _: asyncio.Future[None]) -> None:
+        """Callback of the child's end."""
+        self.end()
+
+    def end(self) -> None:
+        """The calls in flight will not be answered."""
+        pending, self._pending = self._pending, {}
+        for flight in pending.values():
+            _fail(flight, self.end_of_process())
+
+    # what the child says
+
+    def line_received(self, line: bytes) -> None:
+        """Callback of the child."""
+        if self.era is Era.LEGACY and is_batch(line):
+            batch = decode_batch(line)  # revision 2025-03-26 lets a server send batches
+            messages: list[Message | Fault] = batch if isinstance(batch, list) else [batch]
+        else:
+            messages = [decode(line)]
+        for message in messages:
+            self._message_received(message)
+
+    def line_too_long(self) -> None:
+        """Callback of the child, which is being killed."""
+        self._give_up(f"it sent a line of more than {self._settings.line_bytes} bytes")
+
+    def _message_received(self, message: Message | Fault) -> None:
+        if type(message) is Reply:
+            self._junk_in_a_row = 0
+            self._reply_received(message)
+        elif type(message) is Notification:
+            self._junk_in_a_row = 0
+            self._notification_received(message)
+        elif type(message) is Request:
+            self._junk_in_a_row = 0
+            self._request_received(message)
+        elif type(message) is Fault:
+            self._junk_received(message)
+
+    def _reply_received(self, reply: Reply) -> None:
+        flight = self._pending.pop(reply.id, None) if reply.id is not None else None
+        if flight is None:
+            self._counts.late_replies += 1
+            return
+        if flight.call is not None:
+            flight.call.first_byte_at = self._loop.time()
+        if not flight.future.done():
+            flight.future.set_result(reply)
+
+    def _junk_received(self, fault: Fault) -> None:
+        flight = self._pending.pop(fault.id, None) if fault.id is not None else None
+        if flight is not None:
+            _fail(flight, ServerMisbehaved(self._server, f"its answer is no message: {fault.message}"))
+            return
+        self._counts.junk_lines += 1
+        self._junk_in_a_row += 1
+        if self._junk_in_a_row > self._settings.junk_lines and self.child is not None:
+            self._give_up(f"it wrote {self._junk_in_a_row} lines to stdout that are no messages")
+            self.child.kill()
+
+    def _give_up(self, complaint: str) -> None:
+        self.complaint = self.complaint or complaint
+        self.end()
+
+    def _notification_received(self, notification: Notification) -> None:
+        if notification.method == "notifications/progress":
+            self._progress_received(notification.params)
+        elif notification.method == "notifications/message":
+            self._log_received(notification.params)
+        else:
+            self._counts.other_notifications += 1
+
+    def _progress_received(self, params: dict[str, Raw]) -> None:
+        token = params.get(PROGRESS_TOKEN)
+        flight = self._pending.get(bytes(token)) if token is not None else None
+        if flight is None or flight.token is None or flight.call is None:
+            self._counts.stray_progress += 1
+            return
+        flight.call.progress_at = self._loop.time()
+        if flight.call.notify is not None:
+            flight.call.notify("notifications/progress", params | {PROGRESS_TOKEN: flight.token})
+
+    def _log_received(self, params: dict[str, Raw]) -> None:
+        """A line of log carries no link to a call: it is that of the only call in flight, or of nobody."""
+        call = next(iter(self._pending.values())).call if len(self._pending) == 1 else None
+        if call is None or call.notify is None or not _is_wanted(call, params):
+            self._counts.stray_logs += 1
+            return
+        call.notify("notifications/message", params)
+
+    def _request_received(self, request: Request) -> None:
+        child = self.child
+        if self.era is Era.MODERN or child is None or child.unsent_bytes > self._settings.max_unsent_bytes:
+            # Modern servers MUST NOT ask and clients MUST NOT answer on stdout; one that does not read needs no answer.
+            self._counts.refused_requests += 1
+        elif request.method == "ping":
+            self._write(child, encode_result(request.id, b"{}"))
+        else:
+            self._counts.refused_requests += 1
+            method = printable(request.method, 64)
+            answer = encode_error(request.id, METHOD_NOT_FOUND, f"Penstock does not answer {method}", null_id=False)
+            self._write(child, answer)
+
+    # inside
+
+    def _params_of(self, call: Call) -> tuple[dict[str, Raw], Raw | None]:
+        """The request's params in this process's era, and the caller's progress token."""
+        params = dict(call.params)
+        meta = call.meta
+        token = meta.get(PROGRESS_TOKEN) if meta else None
+        if self.era is Era.MODERN:
+            rest = {key: value for key, value in meta.items() if key != PROGRESS_TOKEN} if meta else None
+            params["_meta"] = self.modern_meta(call, rest)
+            return params, token
+        if meta:
+            self._lower_log_level(meta)
+            rest = {key: value for key, value in meta.items() if key not in {PROGRESS_TOKEN, LOG_LEVEL}}
+            if rest:
+                params["_meta"] = Raw(_encode_meta(rest))
+        return params, token
+
+    def _lower_log_level(self, meta: Mapping[str, Raw]) -> None:
+        """A legacy server has one level for all: the most talkative that any call asked for so far."""
+        asked = meta.get(LOG_LEVEL)
+        rank = _RANKS.get(bytes(asked)) if asked is not None else None
+        if rank is not None and asked is not None and rank < self._log_level:
+            self._log_level = rank
+            self.send("logging/setLevel", {"level": asked})
+
+    @staticmethod
+    def _meta_with_token(meta: Raw | None, request_id: bytes) -> Raw:
+        """`meta` with our id as progress token, spliced in."""
+        body = bytes(meta or _NO_META)
+        comma = b"" if body == b"{}" else b","
+        return Raw(b'{"progressToken":' + request_id + comma + body[1:])
+
+    @staticmethod
+    def _write(child: ChildProcess, message: bytes) -> None:
+        child.write(one_line(message) + b"\n")  # raw slices of a caller may be pretty-printed
+
+
+def _is_wanted(call: Call, params: dict[str, Raw]) -> bool:
+    """Whether the call asked for log lines of this level; a legacy caller that set none takes what the server sends."""
+    asked = call.meta.get(LOG_LEVEL) if call.meta else None
+    if asked is None:
+        return call.caller.era is Era.LEGACY
+    return _RANKS.get(bytes(params.get("level", b"")), 0) >= _RANKS.get(bytes(asked), 0)
+
+
+def _fail(flight: Flight, error: ServerError) -> None:
+    if not flight.future.done():
+        flight.future.set_exception(error)
+        flight.future.exception()  # not everybody who asks waits: asyncio need not complain

@@ -1,0 +1,288 @@
+"""Keep one child of a stdio server running: start, shake hands, notice its end, start it again.
+
+Knows: when to start and to wait. Does not know: what is said on the pipes, which caller belongs to which instance.
+Invariant: at most one process at a time; the previous one is reaped before the next is started. Whoever waits for a process
+learns the outcome of the next attempt, or that it takes too long.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from penstock.clock import Clock
+from penstock.errors import ServerBusy, ServerError, ServerUnavailable
+from penstock.protocol.versions import Era
+from penstock.upstreams.child_guard import ChildGuard
+from penstock.upstreams.child_output import StderrTail
+from penstock.upstreams.child_process import (
+    ChildCommand,
+    ChildFailedToStart,
+    ChildProcess,
+    StopTimes,
+    child_environment,
+)
+from penstock.upstreams.interface import Description
+from penstock.upstreams.stdio_backoff import Backoff
+from penstock.upstreams.stdio_conversation import ConversationCounts, StdioConversation
+from penstock.upstreams.stdio_eras import Agreement
+from penstock.upstreams.stdio_handshake import EraMemory, Handshake, wait_for_any
+from penstock.upstreams.stdio_settings import StdioSettings
+
+
+class StdioInstance:
+    """One place for a child; the child in it changes when it dies."""
+
+    __slots__ = (
+        "_agreement",
+        "_backoff",
+        "_clock",
+        "_counts",
+        "_did_run",
+        "_guard",
+        "_handshake",
+        "_is_closed",
+        "_memory",
+        "_next_start_at",
+        "_outcome",
+        "_server",
+        "_settings",
+        "_supervisor",
+        "_talk",
+        "_waiting",
+        "has_run",
+        "idle_since",
+        "last_error",
+        "ready_since",
+        "restarts",
+        "stderr",
+    )
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        settings: StdioSettings,
+        memory: EraMemory,
+        counts: ConversationCounts,
+        guard: ChildGuard,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self._server = server
+        self._settings = settings
+        self._memory = memory
+        self._counts = counts
+        self._guard = guard
+        self._clock = clock
+        self._backoff = Backoff(
+            first_seconds=settings.first_delay_seconds,
+            longest_seconds=settings.longest_delay_seconds,
+            healthy_seconds=settings.healthy_seconds,
+            random=random,
+        )
+        self._talk: StdioConversation | None = None
+        self._agreement: Agreement | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._outcome: asyncio.Future[ServerError | None] | None = None
+        """Of the attempt that is being made, or comes next; None as its result means success."""
+        self._next_start_at = 0.0
+        self._handshake: Handshake | None = None
+        self._did_run = False
+        """Whether the present or latest attempt led to a running server."""
+        self._waiting = 0
+        self._is_closed = False
+        self.has_run = False
+        self.stderr = StderrTail(settings.stderr_bytes)
+        self.last_error = ""
+        self.restarts = 0
+        self.ready_since = 0.0
+        self.idle_since = clock.now()
+
+    def __repr__(self) -> str:
+        return f"<StdioInstance {self._server} {self._word()} | in flight {self.in_flight} | restarts {self.restarts}>"
+
+    @property
+    def talk(self) -> StdioConversation | None:
+        """The conversation, when calls can be made at once."""
+        return self._talk if self._agreement is not None else None
+
+    @property
+    def description(self) -> Description | None:
+        """What the running process said of itself."""
+        return self._agreement.description if self._agreement is not None else None
+
+    @property
+    def in_flight(self) -> int:
+        """Calls the child works on, and calls that wait for it to be ready."""
+        return self._waiting + (self._talk.in_flight if self._talk is not None else 0)
+
+    async def ready(self) -> StdioConversation:
+        """Start the child if that was never done, and wait until calls can be made.
+
+        Raises:
+            ServerError: the attempt to start failed, or takes longer than a call may wait.
+        """
+        if self._waiting >= self._settings.max_in_flight:
+            raise ServerBusy(self._server, f"{self._waiting} calls wait for it to start, the most that may")
+        self._waiting += 1
+        try:
+            return await self._wait_until_ready()
+        finally:
+            self._waiting -= 1
+            self.idle_since = self._clock.now()
+
+    async def close(self) -> None:
+        """End the child and stop watching over it. Idempotent."""
+        self._is_closed = True
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            supervisor.cancel()
+            await asyncio.wait((supervisor,))
+        self._tell_waiting(ServerUnavailable(self._server, "it is being stopped"))
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready facts."""
+        child = self._talk.child if self._talk is not None else None
+        is_ready = self.talk is not None
+        return {
+            "state": self._word(),
+            "pid": child.pid if child is not None and child.returncode is None else None,
+            "era": self._agreement.era.value if self._agreement is not None else None,
+            "revision": self._agreement.version if self._agreement is not None else None,
+            "restarts": self.restarts,
+            "uptime_seconds": round(self._clock.now() - self.ready_since, 1) if is_ready else 0.0,
+            "in_flight": self.in_flight,
+            "unsent_bytes": child.unsent_bytes if child is not None else 0,
+            "last_error": self.last_error,
+            "stderr_bytes": self.stderr.total_bytes,
+        }
+
+    def _word(self) -> str:
+        if self._is_closed:
+            return "closed"
+        if self._supervisor is None:
+            return "not started"
+        if self.talk is not None:
+            return "running"
+        return "starting" if self._next_start_at <= self._clock.now() else "waiting to restart"
+
+    # those who wait
+
+    async def _wait_until_ready(self) -> StdioConversation:
+        # A server that never ran gets its whole time to start; one that ran before is expected back soon.
+        patience = self._settings.restart_wait_seconds if self.has_run else self._settings.start_seconds
+        give_up_at = self._clock.now() + patience
+        while (talk := self.talk) is None:
+            if self._is_closed:
+                raise ServerUnavailable(self._server, "it is being stopped")
+            outcome = self._start_supervisor()
+            if self._next_start_at > give_up_at:
+                seconds = self._next_start_at - self._clock.now()
+                raise ServerUnavailable(self._server, f"{self.last_error}; it is started again in {seconds:.0f} s")
+            await wait_for_any((outcome,), give_up_at - self._clock.now(), self._clock)
+            if not outcome.done():
+                why = f"; before that: {self.last_error}" if self.last_error else ""
+                raise ServerUnavailable(self._server, f"it was not ready within {patience:g} s{why}")
+            error = outcome.result()
+            if error is not None:
+                raise type(error)(self._server, self._words_of(error))
+        return talk
+
+    def _start_supervisor(self) -> asyncio.Future[ServerError | None]:
+        if self._outcome is None:
+            self._outcome = asyncio.get_running_loop().create_future()
+        if self._supervisor is None:
+            self._supervisor = asyncio.create_task(self._supervise(), name=f"stdio {self._server}")
+        return self._outcome
+
+    def _tell_waiting(self, error: ServerError | None) -> None:
+        outcome, self._outcome = self._outcome, None
+        if outcome is not None:
+            outcome.set_result(error)
+
+    # the life of the child
+
+    async def _supervise(self) -> None:
+        """Start, wait for the end, start again, until cancelled."""
+        while True:
+            began_at = self._clock.now()
+            error = await self._run_once()
+            self.last_error = self._words_of(error)
+            delay = self._backoff.delay_after(self._clock.now() - began_at)
+            self._next_start_at = self._clock.now() + delay
+            if not self._did_run:
+                self._tell_waiting(error)
+            await self._clock.sleep(delay)
+            self.restarts += 1
+
+    async def _run_once(self) -> ServerError:
+        """One process from its start to its end; returns why it ended."""
+        self._did_run = False
+        try:
+            await self._begin()
+            self._did_run = self.has_run = True
+            self.ready_since = self._clock.now()
+            self._tell_waiting(None)
+            talk = self._talk
+            assert talk is not None
+            assert talk.child is not None
+            await asyncio.wait((talk.child.ended,))  # not `await ended`: our own cancellation must not cancel it
+            return talk.end_of_process()
+        except ServerError as error:
+            return error
+        except Exception as error:  # the task's top: a defect of ours must not leave a server without its keeper
+            return ServerUnavailable(self._server, f"starting it failed: {error!r}")
+        finally:
+            self._agreement = None
+            await self._end_child()
+
+    async def _begin(self) -> None:
+        """Start a process and agree with it; a second one when the first fell over a question it did not know."""
+        try:
+            await self._attempt()
+        except ServerError:
+            if not self._fell_over_the_probe():
+                raise
+            self._memory.learn(Era.LEGACY)
+            try:
+                await self._attempt()
+            except ServerError:
+                self._memory.forget()
+                raise
+
+    async def _attempt(self) -> None:
+        await self._end_child()
+        settings = self._settings
+        talk = StdioConversation(self._server, settings, self._counts)
+        talk.child = ChildProcess(
+            talk,
+            guard=self._guard,
+            stderr=self.stderr,
+            line_limit=settings.line_bytes,
+            stop_times=StopTimes(settings.close_seconds, settings.terminate_seconds),
+        )
+        talk.child.ended.add_done_callback(talk.process_ended)
+        self._talk = talk
+        self._handshake = None
+        command = ChildCommand(settings.command, child_environment(settings.env, os.environ), settings.cwd)
+        try:
+            await talk.child.start(command)
+        except ChildFailedToStart as error:
+            raise ServerUnavailable(self._server, str(error)) from error
+        self._handshake = Handshake(self._server, talk, settings=settings, memory=self._memory, clock=self._clock)
+        self._agreement = await self._handshake.run()
+
+    def _fell_over_the_probe(self) -> bool:
+        child = self._talk.child if self._talk is not None else None
+        has_probed = self._handshake is not None and self._handshake.has_probed
+        return has_probed and child is not None and child.returncode is not None
+
+    async def _end_child(self) -> None:
+        talk = self._talk
+        if talk is not None and talk.child is not None:
+            talk.close()
+            await talk.child.stop()
+
+    def _words_of(self, error: ServerError) -> str:
+        return error.message.removeprefix(f"server '{self._server}': ")
