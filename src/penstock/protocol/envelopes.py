@@ -294,7 +294,7 @@ def replace_lone_surrogates(body: bytes) -> bytes:
 # --- writing -----------------------------------------------------------------------------------------------------------
 
 
-def encode_request(id: bytes, method: str, params: dict[str, Raw]) -> bytes:  # noqa: A002  # JSON-RPC's own word
+def encode_request(id: bytes, method: str, params: dict[str, Raw]) -> bytes:  # JSON-RPC's own word
     """A request; `params` are left out when empty."""
     if params:
         return b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (id, _encode(method), _encode(params))
@@ -308,13 +308,13 @@ def encode_notification(method: str, params: dict[str, Raw]) -> bytes:
     return b'{"jsonrpc":"2.0","method":%b}' % _encode(method)
 
 
-def encode_result(id: bytes, result: bytes) -> bytes:  # noqa: A002
+def encode_result(id: bytes, result: bytes) -> bytes:
     """A reply that carries a result (a JSON object, written as it is)."""
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, result)
 
 
 def encode_error(
-    id: bytes | None,  # noqa: A002
+    id: bytes | None,
     code: int,
     message: str,
     data: bytes | None = None,

@@ -103,6 +103,6 @@ def missing_capability_data(required: bytes) -> bytes:
     return b'{"requiredCapabilities":%b}' % required
 
 
-def reason_data(reason: str, **more: str | int | float) -> bytes:
+def reason_data(reason: str, **more: str | float) -> bytes:
     """`data` of one of Penstock's own errors."""
     return msgspec.json.encode({"reason": reason, **more})

@@ -149,7 +149,7 @@ class EventParser:
         self._size = 0
 
 
-def encode_event(data: bytes, *, event: bytes = b"message", id: bytes | None = None) -> bytes:  # noqa: A002
+def encode_event(data: bytes, *, event: bytes = b"message", id: bytes | None = None) -> bytes:
     """One event with its empty line.
 
     Line breaks in `data` (JSON, where they are whitespace) become spaces, so that no data can start a line of its own.

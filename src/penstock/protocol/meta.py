@@ -19,7 +19,7 @@ CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
-PROGRESS_TOKEN: Final = "progressToken"  # noqa: S105
+PROGRESS_TOKEN: Final = "progressToken"
 TRACE_CONTEXT: Final = ("traceparent", "tracestate", "baggage")
 
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
