@@ -64,7 +64,9 @@ class PreparedList:
             return None
         known = self._legacy.get((revision, page))
         if known is None:
-            known = to_legacy(self._modern[page] + b"0}", self._kind.method, revision)
+            legacy = to_legacy(self._modern[page] + b"0}", self._kind.method, revision)
+            assert isinstance(legacy, bytes), "what we encoded is an object that is complete"
+            known = legacy
             self._legacy[revision, page] = known  # bounded: revisions and pages are both few
         return known
 

@@ -11,7 +11,7 @@ from penstock.errors import ServerError
 from penstock.gateway.edges.reply import Reply
 from penstock.gateway.route import Route
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import encode_result
+from penstock.protocol.envelopes import Fault
 from penstock.protocol.results import classify
 from penstock.telemetry.server_timing import server_timing
 from penstock.upstreams.interface import Answer, Call, Failure, Result
@@ -22,8 +22,8 @@ TIMING_REQUEST: Final = b"penstock-timing"
 class AnswerForm(Protocol):
     """How one era and revision words an answer."""
 
-    def result(self, method: str, result: Result) -> bytes:
-        """The result object."""
+    def result(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
+        """HTTP status and body of a result, or of the error when this era cannot express it."""
         ...
 
     def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
@@ -62,10 +62,16 @@ async def run_call(route: Route, call: Call, reply: Reply, form: AnswerForm) -> 
 
 def _word(answer: Answer, call: Call, reply: Reply, form: AnswerForm) -> tuple[int, bytes, str]:
     if isinstance(answer, Result):
-        outcome = "tool_error" if b'"isError"' in answer.raw and classify(answer.raw).is_error else "ok"
-        return 200, encode_result(reply.request_id, form.result(call.method, answer)), outcome
-    status, body = form.failure(call.method, answer, reply.request_id)
-    return status, body, "rpc_error"
+        return *form.result(call.method, answer, reply.request_id), _outcome(answer)
+    return *form.failure(call.method, answer, reply.request_id), "rpc_error"
+
+
+def _outcome(answer: Result) -> str:
+    """Whether a tool says it failed; most results hold no such word and are not looked into."""
+    if b'"isError"' not in answer.raw:
+        return "ok"
+    head = classify(answer.raw)
+    return "tool_error" if isinstance(head, Fault) or head.is_error else "ok"
 
 
 def _record(route: Route, call: Call, outcome: str, answered_at: float, done_at: float) -> None:

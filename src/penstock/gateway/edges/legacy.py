@@ -48,8 +48,11 @@ class LegacyForm:
     def __init__(self, revision: str) -> None:
         self._revision = revision
 
-    def result(self, method: str, result: Result) -> bytes:
-        return result.raw if result.era is Era.LEGACY else to_legacy(result.raw, method, self._revision)
+    def result(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
+        raw = result.raw if result.era is Era.LEGACY else to_legacy(result.raw, method, self._revision)
+        if isinstance(raw, Fault):
+            return 200, encode_error(request_id, raw.code, raw.message, null_id=False)
+        return 200, encode_result(request_id, raw)
 
     def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
         code = translate_error(failure.code, method, failure.era, Era.LEGACY)

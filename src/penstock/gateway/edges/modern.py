@@ -19,7 +19,7 @@ from penstock.gateway.edges.reply import Reply
 from penstock.gateway.view import View
 from penstock.http.server import Exchange
 from penstock.protocol.admission import Refusal, admit
-from penstock.protocol.envelopes import Notification, Request, encode_error, encode_result
+from penstock.protocol.envelopes import Fault, Notification, Request, encode_error, encode_result
 from penstock.protocol.errors import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
@@ -40,8 +40,11 @@ _MAX_KNOWN_META: Final = 4096
 class ModernForm:
     """How modern clients read an answer."""
 
-    def result(self, method: str, result: Result) -> bytes:
-        return result.raw if result.era is Era.MODERN else to_modern(result.raw, method)
+    def result(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
+        raw = result.raw if result.era is Era.MODERN else to_modern(result.raw, method)
+        if isinstance(raw, Fault):
+            return 502, encode_error(request_id, 502, raw.message, b'{"reason":"bad_answer"}', null_id=False)
+        return 200, encode_result(request_id, raw)
 
     def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
         code = translate_error(failure.code, method, failure.era, Era.MODERN)

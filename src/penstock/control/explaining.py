@@ -1,0 +1,73 @@
+"""Why a tool is where it is: `penstock explain`.
+
+Knows: snapshot, routes, cells. Does not know: HTTP.
+"""
+
+from typing import Any
+
+from penstock.gateway.gateway import Gateway
+from penstock.gateway.route import Route
+from penstock.telemetry.histogram import Histogram
+
+
+def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
+    """Route, era on each edge, sessions, bounds, what its calls cost and the last error.
+
+    Raises:
+        LookupError: no server has the tool; the message names near ones.
+    """
+    snapshot = gateway.context.snapshot
+    tools = snapshot.endpoints["/mcp"].routes["tools/call"]
+    route = tools.get(name) or _unique_bare(tools, name)
+    if route is None:
+        near = [exposed for exposed in tools if name and name in exposed][:5]
+        raise LookupError(f"no tool is named '{name}'" + (f"; near: {', '.join(near)}" if near else ""))
+    server = route.server
+    exposed = next(key for key, found in tools.items() if found is route)
+    state = server.upstream.state()
+    return {
+        "tool": exposed,
+        "own_name": route.name,
+        "server": server.name,
+        "state": server.state,
+        "transport": server.settings.transport,
+        "target": server.settings.target,
+        "endpoints": {"/mcp": exposed, f"/mcp/{server.name}": route.name},
+        "eras": {
+            "server": state.get("eras", []),
+            "modern_client": _spoken("modern", state),
+            "legacy_client": _spoken("legacy", state),
+        },
+        "deadline": {
+            "without_progress_seconds": server.settings.deadline.idle_seconds,
+            "in_all_seconds": server.settings.deadline.total_seconds,
+        },
+        "pipeline": ["deadline", "forward"],
+        "calls": _calls(route),
+        "last_error": server.failure.message if server.failure else state.get("last_error"),
+        "server_detail": state,
+    }
+
+
+def _unique_bare(tools: dict[str, Route], name: str) -> Route | None:
+    found = [route for route in tools.values() if route.name == name]
+    return found[0] if len(found) == 1 else None
+
+
+def _spoken(era: str, state: dict[str, Any]) -> str:
+    """The era spoken to the server for a client of `era`."""
+    eras = state.get("eras", [])
+    return era if era in eras or not eras else str(eras[0])
+
+
+def _calls(route: Route) -> dict[str, Any]:
+    cell = route.cell
+    return {
+        "outcomes": {name: count for name, count in cell.outcomes.items() if count},
+        "overhead_ms": _quantiles(cell.overhead),
+        "upstream_ms": _quantiles(cell.upstream),
+    }
+
+
+def _quantiles(histogram: Histogram) -> dict[str, float]:
+    return {f"p{share:g}": round(histogram.quantile(share / 100) * 1000, 3) for share in (50, 95, 99)}
