@@ -21,6 +21,8 @@ GUARDED_TWINS: Final = SINGLE_FIELDS | {
 }  # fmt: skip
 """Fields that no `under_score` spelling may imitate: some servers read `_` as `-`."""
 
+REMEMBERED_BYTES: Final = 1 << 20
+"""Header blocks whose lines are remembered, together."""
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
 _ANY_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
@@ -34,18 +36,34 @@ class Refusal(NamedTuple):
     reason: str
 
 
+class RequestLine(NamedTuple):
+    """What the first line says; `target` is kept only where it is not a path."""
+
+    method: bytes
+    path: str
+    query: bytes
+    is_http_10: bool
+    target: bytes
+
+
 class Head:
     """A header block that was accepted."""
 
-    __slots__ = ("content_length", "expects_continue", "headers", "is_chunked", "is_http_10", "keep_alive", "method",
-                 "path", "query")  # fmt: skip
+    __slots__ = (
+        "content_length",
+        "expects_continue",
+        "headers",
+        "is_chunked",
+        "is_http_10",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+    )
 
-    def __init__(self, method: bytes, target: bytes, minor: bytes, headers: dict[bytes, bytes]) -> None:
-        path, _, self.query = target.partition(b"?")
-        self.method = method
-        self.path = path.decode("ascii")
+    def __init__(self, line: RequestLine, headers: dict[bytes, bytes]) -> None:
+        self.method, self.path, self.query, self.is_http_10, _ = line
         self.headers = headers
-        self.is_http_10 = minor == b"0"
         self.keep_alive = not self.is_http_10
         self.content_length = 0
         self.is_chunked = False
@@ -57,56 +75,95 @@ class Head:
 
 
 class HeadParser:
-    """Judges header blocks, one after the other; one instance serves a whole server."""
+    """Judges header blocks, one after the other; one instance serves a whole server.
 
-    __slots__ = ("_fields", "_llhttp", "max_fields", "max_target_bytes", "on_header")
+    llhttp judges the grammar. What it accepted is remembered line by line, within a bound: clients say the same lines
+    again and again, and the grammar of a field line depends on no other line. What depends on several lines (framing,
+    repetition, twins) is judged for every block.
+    """
+
+    __slots__ = ("_fields", "_good_host", "_lines", "_llhttp", "_remembered_bytes", "max_fields", "max_target_bytes")
+
+    # llhttp's binding looks all of these up at each reset: names that are found are cheaper than names that are not
+    on_message_begin = on_url = on_header = on_headers_complete = on_body = on_message_complete = None
+    on_chunk_header = on_chunk_complete = None
 
     def __init__(self, max_fields: int, max_target_bytes: int) -> None:
         self.max_fields = max_fields
         self.max_target_bytes = max_target_bytes
-        self._fields: dict[bytes, bytes] = {}
-        self.on_header = self._fields.__setitem__  # called by llhttp; no Python frame per field
+        self._lines: dict[bytes, RequestLine] = {}
+        self._fields: dict[bytes, tuple[bytes, bytes]] = {}
+        self._remembered_bytes = 0
+        self._good_host = b""
         self._llhttp = httptools.HttpRequestParser(self)
 
     def __repr__(self) -> str:
-        return f"<HeadParser [≤ {self.max_fields} fields | target ≤ {self.max_target_bytes} B]>"
+        known = len(self._lines) + len(self._fields)
+        return f"<HeadParser [≤ {self.max_fields} fields | {known} lines known {self._remembered_bytes} B]>"
 
     def parse(self, block: bytes) -> Head | Refusal:
         """Judge one whole header block: from the request line to the empty line, both included."""
-        line = _REQUEST_LINE.match(block)
-        if line is None:
-            return _why_no_request_line(block)
-        method, target, minor = line.groups()
-        if len(target) > self.max_target_bytes:
-            return Refusal(414, "target_too_long")
-        if method == b"CONNECT":
-            return Refusal(405, "method_not_allowed")
-        raw = self._fields
-        refusal = self._run_llhttp(block)
-        count = block.count(b"\r\n") - 2
-        if count > self.max_fields:
+        lines = block.split(b"\r\n")
+        fields = lines[1:-2]
+        if len(fields) > self.max_fields:
             return Refusal(431, "too_many_header_fields")
-        if refusal is not None:
-            return refusal
-        headers = {name.lower(): value.strip(b" \t") for name, value in raw.items()}
-        if len(headers) != count:
-            merged = _merge_repeated(block)
+        try:
+            line = self._lines[lines[0]]
+            headers = dict(map(self._fields.__getitem__, fields))
+        except KeyError:
+            refusal = self._learn(block, lines[0], fields)
+            if refusal is not None:
+                return refusal
+            line = self._lines[lines[0]]
+            headers = dict(map(self._fields.__getitem__, fields))
+        if len(headers) != len(fields):
+            merged = _merge_repeated([self._fields[field] for field in fields])
             if isinstance(merged, Refusal):
                 return merged
             headers = merged
-        return _judge(method, target, minor, headers)
+        host = headers.get(b"host")
+        if host != self._good_host or line.target:
+            judged = self._judge_host(line, host)
+            if isinstance(judged, Refusal):
+                return judged
+            line = judged
+        if b"_" in block and b"_" in b" ".join(headers) and _holds_a_twin(headers):
+            return Refusal(400, "header_name_imitates_another")
+        head = Head(line, headers)
+        return _judge_framing(head, headers) or _judge_manners(head, headers) or head
 
     def judge_beginning(self, block: bytes) -> Refusal | None:
         """Why a block that is still arriving can never become a request; None while it can."""
         refusal = self._run_llhttp(block)
-        if refusal is not None and b"\r\n" in block:
-            line = _REQUEST_LINE.match(block)
-            if line is None:
-                return _why_no_request_line(block)
+        if refusal is not None and b"\r\n" in block and _REQUEST_LINE.match(block) is None:
+            return _why_no_request_line(block)
         return refusal
 
+    def _learn(self, block: bytes, first: bytes, fields: list[bytes]) -> Refusal | None:
+        """Judge lines that are not all known yet, and remember them."""
+        match = _REQUEST_LINE.match(block)
+        if match is None:
+            return _why_no_request_line(block)
+        method, target, minor = match.groups()
+        if len(target) > self.max_target_bytes:
+            return Refusal(414, "target_too_long")
+        if method == b"CONNECT":
+            return Refusal(405, "method_not_allowed")
+        refusal = self._run_llhttp(block)
+        if refusal is not None:
+            return refusal
+        self._remembered_bytes += len(block)
+        if self._remembered_bytes > REMEMBERED_BYTES:
+            self._remembered_bytes = len(block)
+            self._lines.clear()
+            self._fields.clear()
+        self._lines[first] = _request_line(method, target, minor == b"0")
+        for field in fields:
+            name, _, value = field.partition(b":")
+            self._fields[field] = (name.lower(), value.strip(b" \t"))
+        return None
+
     def _run_llhttp(self, block: bytes) -> Refusal | None:
-        self._fields.clear()
         self._llhttp.__init__(self)  # type: ignore[misc]  # the only way to reset llhttp; cheaper than a new one
         try:
             self._llhttp.feed_data(block)
@@ -117,6 +174,29 @@ class HeadParser:
         except httptools.HttpParserError:
             return Refusal(400, "malformed_header")
         return None
+
+    def _judge_host(self, line: RequestLine, host: bytes | None) -> RequestLine | Refusal:
+        """Host is there and one authority; absolute form is taken for that host only (RFC 9112 §3.2)."""
+        if host is None:
+            if not line.is_http_10:
+                return Refusal(400, "host_missing")
+        elif _AUTHORITY.fullmatch(host) is None:
+            return Refusal(400, "host_malformed")
+        else:
+            self._good_host = host
+        if not line.target:
+            return line
+        absolute = _ABSOLUTE_FORM.fullmatch(line.target)
+        if absolute is None or host is None or absolute[1].lower() != host.lower():
+            return Refusal(400, "target_malformed")
+        path = absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
+        return _request_line(line.method, path, line.is_http_10)
+
+
+def _request_line(method: bytes, target: bytes, is_http_10: bool) -> RequestLine:
+    path, _, query = target.partition(b"?")
+    is_path = target[:1] == b"/" or (target == b"*" and method == b"OPTIONS")
+    return RequestLine(method, path.decode("ascii"), query, is_http_10, b"" if is_path else target)
 
 
 def _why_no_request_line(block: bytes) -> Refusal:
@@ -131,12 +211,10 @@ def _why_no_request_line(block: bytes) -> Refusal:
     return Refusal(501, "method_not_implemented")
 
 
-def _merge_repeated(block: bytes) -> dict[bytes, bytes] | Refusal:
+def _merge_repeated(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes] | Refusal:
     """Join repeated list-valued fields in order (RFC 9110 §5.3); refuse the others."""
     headers: dict[bytes, bytes] = {}
-    for line in block.split(b"\r\n")[1:-2]:
-        name, _, value = line.partition(b":")
-        name, value = name.lower(), value.strip(b" \t")
+    for name, value in fields:
         if name not in headers:
             headers[name] = value
         elif name in SINGLE_FIELDS or name.startswith(OWN_PREFIXES):
@@ -144,33 +222,6 @@ def _merge_repeated(block: bytes) -> dict[bytes, bytes] | Refusal:
         else:
             headers[name] = headers[name] + (b"; " if name == b"cookie" else b", ") + value
     return headers
-
-
-def _judge(method: bytes, target: bytes, minor: bytes, headers: dict[bytes, bytes]) -> Head | Refusal:
-    host = headers.get(b"host")
-    if host is None:
-        if minor == b"1":
-            return Refusal(400, "host_missing")
-    elif _AUTHORITY.fullmatch(host) is None:
-        return Refusal(400, "host_malformed")
-    path = _path_of(method, target, host)
-    if path is None:
-        return Refusal(400, "target_malformed")
-    if any(b"_" in name and _is_twin(name, headers) for name in headers):
-        return Refusal(400, "header_name_imitates_another")
-    head = Head(method, path, minor, headers)
-    return _judge_framing(head, headers) or _judge_manners(head, headers) or head
-
-
-def _path_of(method: bytes, target: bytes, host: bytes | None) -> bytes | None:
-    """The target in origin form; absolute form is taken for the named host only (RFC 9112 §3.2.2)."""
-    if target[0] == 0x2F or (target == b"*" and method == b"OPTIONS"):
-        return target
-    absolute = _ABSOLUTE_FORM.fullmatch(target)
-    if absolute is None or host is None or absolute[1].lower() != host.lower():
-        return None
-    path = absolute[2]
-    return path if path[:1] == b"/" else b"/" + path
 
 
 def _judge_framing(head: Head, headers: dict[bytes, bytes]) -> Refusal | None:
@@ -200,6 +251,10 @@ def _judge_manners(head: Head, headers: dict[bytes, bytes]) -> Refusal | None:
     return None
 
 
-def _is_twin(name: bytes, headers: dict[bytes, bytes]) -> bool:
-    twin = name.replace(b"_", b"-")
-    return twin in headers or twin in GUARDED_TWINS or twin.startswith(OWN_PREFIXES)
+def _holds_a_twin(headers: dict[bytes, bytes]) -> bool:
+    for name in headers:
+        if b"_" in name:
+            twin = name.replace(b"_", b"-")
+            if twin in headers or twin in GUARDED_TWINS or twin.startswith(OWN_PREFIXES):
+                return True
+    return False
