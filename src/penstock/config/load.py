@@ -56,8 +56,16 @@ class Flags(NamedTuple):
 class Loaded:
     """Settings, and the story of each value."""
 
-    def __init__(self, settings: Settings, source: "Source", places: dict[tuple[str, ...], Place]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        source: "Source",
+        places: dict[tuple[str, ...], Place],
+        unresolved: dict[tuple[str, ...], str],
+    ) -> None:
         self.settings: Final = settings
+        self.unresolved: Final = unresolved
+        """Values left out of the settings because their placeholders were left alone, as written."""
         self._source = source
         self._places = places
 
@@ -171,7 +179,7 @@ def judge(
         for where, message in broken_rules(settings):
             reading.report(where, message)
     reading.problems.sort(key=lambda error: error.line)
-    return Loaded(settings, source, reading.places), reading.problems
+    return Loaded(settings, source, reading.places, reading.unresolved), reading.problems
 
 
 class _Reading:
@@ -180,6 +188,7 @@ class _Reading:
     def __init__(self, source: Source, environment: Mapping[str, str], resolve: bool) -> None:
         self.problems: list[ConfigError] = []
         self.places: dict[tuple[str, ...], Place] = {}
+        self.unresolved: dict[tuple[str, ...], str] = {}
         self._source = source
         self._resolve = resolve
         self._interpolator = Interpolator(environment, source.directory)
@@ -277,7 +286,9 @@ class _Reading:
             except BadValue as error:
                 self.report((*path, name, *error.path), str(error))
                 continue
-            if not isinstance(read, Unresolved) or isinstance(key.kind, Url):
+            if isinstance(read, Unresolved) and not isinstance(key.kind, Url):
+                self.unresolved[*path, name] = read.reveal()
+            else:
                 values[name] = read
         return values
 

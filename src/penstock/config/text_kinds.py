@@ -156,9 +156,11 @@ class Url(Kind):
             parts = urlsplit(url)
             usable = bool(parts.hostname) and parts.port != 0
         except ValueError:
-            usable = False
+            raise BadValue(f"{display} has no usable host or port") from None
         if not usable:
             raise BadValue(f"{display} has no usable host or port")
+        if "@" in parts.netloc:
+            raise BadValue(f"{display} holds a user name or password; put them into 'headers' (Authorization)")
 
     def schema(self) -> Schema:
         return interpolable({"type": "string", "pattern": _URL})
