@@ -20,26 +20,30 @@ _CODINGS: Final = {b"gzip": True, b"x-gzip": True, b"deflate": False}
 class Decoder:
     """Decodes one body, fed in any pieces."""
 
-    __slots__ = ("_inflate", "_is_gzip", "_max_bytes", "_ratio", "_taken", "_yielded")
+    __slots__ = ("_inflate", "_is_gzip", "_is_known", "_max_bytes", "_ratio", "_taken", "_yielded")
 
-    def __init__(self, *, is_gzip: bool, max_bytes: int | None, ratio: int) -> None:
-        self._is_gzip = is_gzip
+    def __init__(self, coding: bytes, *, max_bytes: int | None, ratio: int) -> None:
+        self._is_known = coding in _CODINGS
+        self._is_gzip = _CODINGS.get(coding, False)
         self._max_bytes = max_bytes
         self._ratio = ratio
-        self._inflate = zlib.decompressobj(_GZIP_WINDOW) if is_gzip else None
+        self._inflate: zlib._Decompress | None = None
         self._taken = 0
         self._yielded = 0
 
     def __repr__(self) -> str:
-        return f"<Decoder {'gzip' if self._is_gzip else 'deflate'} {self._taken} bytes → {self._yielded}>"
+        name = "gzip" if self._is_gzip else "deflate" if self._is_known else "unknown"
+        return f"<Decoder {name} {self._taken} bytes → {self._yielded}>"
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Decoded pieces, none of them empty.
 
         Raises:
-            BadResponse: the bytes are not of this coding.
+            BadResponse: the bytes are not of this coding, or nobody asked for it.
             ResponseTooLarge: a bound was crossed.
         """
+        if not self._is_known:
+            raise BadResponse("the answer's content-encoding is none of gzip, deflate, identity")
         self._taken += len(data)
         while data:
             inflate = self._inflate
@@ -95,13 +99,7 @@ class Decoder:
 def decoder_for(content_encoding: bytes, *, max_bytes: int | None, ratio: int) -> Decoder | None:
     """The decoder that a Content-Encoding asks for; None for `identity` and for none.
 
-    Raises:
-        BadResponse: a coding that was never asked for, or several.
+    A coding we do not know fails only when there is a body: answers without one may name any.
     """
     coding = content_encoding.strip().lower()
-    if coding in (b"", b"identity"):
-        return None
-    is_gzip = _CODINGS.get(coding)
-    if is_gzip is None:
-        raise BadResponse("the answer's content-encoding is none of gzip, deflate, identity")
-    return Decoder(is_gzip=is_gzip, max_bytes=max_bytes, ratio=ratio)
+    return Decoder(coding, max_bytes=max_bytes, ratio=ratio) if coding not in (b"", b"identity") else None
