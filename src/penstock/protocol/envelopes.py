@@ -91,7 +91,7 @@ class _Wire(msgspec.Struct, gc=False):
     method: str | UnsetType = UNSET
     params: dict[str, Raw] | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
-    error: _WireError | None | UnsetType = UNSET
+    error: _WireError | UnsetType | None = UNSET
 
 
 _decode_wire = msgspec.json.Decoder(_Wire).decode

@@ -20,7 +20,6 @@ HEADER_PREFIX: Final = b"mcp-param-"
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_str = msgspec.json.Decoder(str).decode
 _decode_schema = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_float = msgspec.json.Decoder(float).decode
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _INTEGRAL: Final = re.compile(r"(-?[0-9]{1,32})(?:\.0{1,32})?").fullmatch
 
@@ -174,7 +173,7 @@ def _plain_integer(text: str) -> str:
     """`1e2` and `100.0` as `100`; what is no integer stays as it was written."""
     if text.lstrip("-").isdigit() or text in ("true", "false"):
         return text
-    number = _decode_float(text)
+    number = float(text)
     return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
 
 
