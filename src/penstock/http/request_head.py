@@ -23,8 +23,11 @@ GUARDED_TWINS: Final = SINGLE_FIELDS | {
 
 REMEMBERED_BYTES: Final = 1 << 20
 """Header blocks whose lines are remembered, together."""
+HTTP_2_PREFACE: Final = b"PRI * HTTP/2.0"
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
-_ANY_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
+_ANYHTTP_2_PREFACE: Final = b"PRI * HTTP/2.0"
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
+_METHOD_BEGINNING: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |\Z)")
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?]*)(.*)")
 
@@ -94,7 +97,7 @@ class HeadParser:
         self._lines: dict[bytes, RequestLine] = {}
         self._fields: dict[bytes, tuple[bytes, bytes]] = {}
         self._remembered_bytes = 0
-        self._good_host = b""
+        self._good_host = b" "  # no host can be this
         self._llhttp = httptools.HttpRequestParser(self)
 
     def __repr__(self) -> str:
@@ -135,8 +138,11 @@ class HeadParser:
     def judge_beginning(self, block: bytes) -> Refusal | None:
         """Why a block that is still arriving can never become a request; None while it can."""
         refusal = self._run_llhttp(block)
-        if refusal is not None and b"\r\n" in block and _REQUEST_LINE.match(block) is None:
-            return _why_no_request_line(block)
+        if refusal is not None and block.startswith(HTTP_2_PREFACE[: len(block)]):
+            return Refusal(505, "http_version_not_supported")
+        if refusal is not None and _REQUEST_LINE.match(block) is None:
+            if b"\r\n" in block or _METHOD_BEGINNING.match(block) is None:
+                return _why_no_request_line(block)
         return refusal
 
     def _learn(self, block: bytes, first: bytes, fields: list[bytes]) -> Refusal | None:

@@ -1,0 +1,614 @@
+import asyncio
+import logging
+import socket
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.http.connection import ServerConnection
+from penstock.http.limits import ServerLimits
+from penstock.http.server import Exchange, HttpServer, Request
+from tests.unit.http.server_lane import Lane, echo, hold, serving
+
+POST = b"POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b"
+GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def post(body: bytes) -> bytes:
+    return POST % (len(body), body)
+
+
+async def test_requests_on_one_connection_are_answered_one_after_the_other() -> None:
+    async with serving() as lane:
+        client = await lane.connect()
+        for body in (b"one", b"", b"three" * 1000):
+            client.send(post(body))
+            answer = await client.answer()
+            assert (answer.status, answer.body) == (200, body)
+            assert answer.headers["content-type"] == "application/json"
+            assert answer.headers["date"].endswith("GMT")
+            assert "connection" not in answer.headers
+        assert len(lane.exchanges._queue) == 3  # type: ignore[attr-defined]
+        assert lane.server.connections == 1
+
+
+async def test_pipelined_requests_are_handled_one_at_a_time_and_answered_in_order() -> None:
+    async with serving(handle=hold) as lane:
+        client = await lane.connect()
+        client.send(b"".join(GET % number for number in range(40)) + post(b"last"))
+        for number in range(40):
+            exchange = await lane.exchange()
+            assert exchange.request.path == f"/{number}"
+            assert lane.exchanges.empty()
+            exchange.respond(200, b"%d" % number)
+            assert (await client.answer()).body == b"%d" % number
+        (await lane.exchange()).respond(202)
+        assert (await client.answer()).status == 202
+
+
+async def test_reading_pauses_while_too_much_was_sent_ahead() -> None:
+    async with serving(ServerLimits(pipelined_bytes=1000, header_bytes=1000), handle=hold) as lane:
+        client = await lane.connect()
+        client.send(GET % 0)
+        first = await lane.exchange()
+        flood = (GET % 1) * 100_000
+        client.send(flood)
+        connection = next(iter(lane.server.open_connections))
+        await lane.until(lambda: connection._reading_paused)
+        assert len(connection._stash) < 1_000_000
+        lane.handle = lambda exchange: exchange.respond(204)
+        first.respond(204)
+        await lane.until(lambda: len(lane.seen) > 50)
+        client.writer.transport.abort()
+
+
+async def test_a_chunked_body_arrives_whole_and_its_trailers_nowhere() -> None:
+    async with serving() as lane:
+        client = await lane.connect()
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nMcp-Name: evil\r\n\r\n"
+        )
+        assert (await client.answer()).body == b"abcde"
+        assert b"mcp-name" not in lane.seen[0].headers
+        client.send(post(b"next"))
+        assert (await client.answer()).body == b"next"
+
+
+async def test_a_client_that_expects_continue_is_told_to() -> None:
+    async with serving() as lane:
+        client = await lane.connect()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert (await client.answer()).status == 100
+        client.send(b"abc")
+        assert (await client.answer()).body == b"abc"
+
+
+async def test_no_continue_is_sent_once_the_body_has_begun() -> None:
+    async with serving() as lane:
+        client = await lane.connect()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nab")
+        await lane.until(lambda: lane.server.connections == 1)
+        client.send(b"c")
+        assert (await client.answer()).status == 200
+
+
+async def test_an_answer_to_head_has_the_length_but_no_body() -> None:
+    async with serving(handle=lambda exchange: exchange.respond(200, b"abc")) as lane:
+        client = await lane.connect()
+        client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" + GET % 1)
+        answer = await client.answer(bodiless=True)
+        assert answer.headers["content-length"] == "3"
+        assert (await client.answer()).body == b"abc"
+
+
+async def test_a_204_has_neither_length_nor_body() -> None:
+    async with serving(handle=lambda exchange: exchange.respond(204, headers=b"x-a: b\r\n")) as lane:
+        client = await lane.connect()
+        client.send(GET % 1)
+        answer = await client.answer()
+        assert answer.status == 204
+        assert answer.headers.keys() == {"date", "x-a"}
+
+
+async def test_any_status_and_content_type_can_be_answered() -> None:
+    async with serving(handle=lambda exchange: exchange.respond(299, b"x", b"text/plain", b"a: b\r\n")) as lane:
+        client = await lane.connect()
+        client.send(GET % 1)
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (299, b"x")
+        assert answer.headers["content-type"] == "text/plain"
+        assert answer.headers["a"] == "b"
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"]
+)
+async def test_the_connection_closes_when_the_client_wants_it_and_what_follows_is_ignored(request_bytes: bytes) -> None:
+    async with serving() as lane:
+        for after in (b"", GET % 2, b"nonsense\r\n\r\n"):
+            status, said = await lane.ask(request_bytes + after)
+            assert status == 200
+            assert said.count(b"HTTP/1.1 ") == 1
+            assert b"connection: close\r\n" in said
+        assert len(lane.seen) == 3
+
+
+async def test_empty_lines_ahead_of_a_request_are_tolerated() -> None:
+    async with serving() as lane:
+        client = await lane.connect()
+        client.send(b"\r\n\r\n" + post(b"a") + b"\r\n")
+        assert (await client.answer()).body == b"a"
+        client.send(post(b"b"))
+        assert (await client.answer()).body == b"b"
+
+
+BAD = {
+    b"GET / HTTP/1.1\r\n\r\n": 400,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": 400,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc": 400,
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n": 400,
+    b"GET / HTTP/1.1\nHost: a\n\n": 400,
+    b"GET / HTTP/1.1\r\nHost: a\r\nmcp_name: x\r\n\r\n": 400,
+    b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n": 400,
+    b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n": 400,
+    b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n": 405,
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": 505,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n": 413,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n": 413,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000: 413,
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n": 413,
+    b"GET /" + b"x" * 500 + b" HTTP/1.1\r\nHost: a\r\n\r\n": 414,
+    b"GET /" + b"x" * 2000: 414,
+    b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"x" * 2000: 431,
+    b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"x" * 2000 + b"\r\n\r\n": 431,
+    b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 10 + b"\r\n": 431,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: more\r\n\r\n": 417,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01": 400,
+}
+SMALL = ServerLimits(header_bytes=1000, header_fields=10, target_bytes=400, body_bytes=1000)
+
+
+@pytest.mark.parametrize(("data", "status"), BAD.items())
+async def test_what_is_refused_is_refused_at_every_cut_and_ends_the_connection(data: bytes, status: int) -> None:
+    async with serving(SMALL) as lane:
+        for cut in range(0, len(data), 1 + len(data) // 60):
+            client = await lane.connect()
+            client.send(GET % 1 + data[:cut])
+            await client.answer()
+            client.send(data[cut:])
+            said = await client.rest()
+            client.close()
+            assert said.startswith(b"HTTP/1.1 %d " % status), (cut, said)
+            assert said.count(b"HTTP/1.1 ") == 1
+            assert b"connection: close\r\n" in said
+            assert said.partition(b"\r\n\r\n")[2].startswith(b'{"jsonrpc":"2.0","error":{"code":%d,' % status)
+            lane.seen.clear()
+
+
+async def test_nothing_refused_ever_reaches_the_handler() -> None:
+    async with serving(SMALL) as lane:
+        for data in BAD:
+            await lane.ask(data)
+        assert lane.seen == []
+
+
+async def test_the_request_after_a_refused_one_is_not_looked_at() -> None:
+    async with serving() as lane:
+        status, _ = await lane.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc" + GET % 1)
+        assert status == 400
+        assert lane.seen == []
+
+
+class Sink(asyncio.Transport):
+    """A transport that remembers what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+VALID = [
+    GET % 1,
+    post(b"abc"),
+    post(b""),
+    b"\r\n" + post(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"),
+    b"POST /x?y HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1f;q\r\n"
+    + b"z" * 31
+    + b"\r\n0\r\nT: u\r\n\r\n",
+    b"DELETE / HTTP/1.1\r\nhOST: a\r\nAccept: a\r\nAccept: b\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: a\r\nX:\t v \r\n\r\n",
+]
+
+
+def as_values(request: Request) -> tuple[bytes, str, bytes, tuple[tuple[bytes, bytes], ...], bytes]:
+    return request.method, request.path, request.query, tuple(request.headers.items()), request.body
+
+
+async def requests_from(pieces: list[bytes]) -> list[tuple[bytes, str, bytes, tuple[tuple[bytes, bytes], ...], bytes]]:
+    seen: list[Request] = []
+
+    def handle(exchange: Exchange) -> None:
+        seen.append(exchange.request)
+        exchange.respond(204)
+
+    lane = Lane()
+    server = HttpServer(handle, ServerLimits(), lane.clock)
+    connection = ServerConnection(server)
+    transport = Sink()
+    connection.connection_made(transport)
+    for piece in pieces:
+        connection.data_received(piece)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    connection.connection_lost(None)
+    assert transport.written.count(b"HTTP/1.1 204") == len(seen) == transport.written.count(b"HTTP/1.1 ")
+    return [as_values(request) for request in seen]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(VALID), min_size=1, max_size=5), st.lists(st.integers(0, 800), max_size=30))
+def test_any_cut_of_a_valid_stream_gives_the_same_requests(messages: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(messages)
+    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+
+    async def both() -> None:
+        whole = await requests_from([stream])
+        assert len(whole) == len(messages)
+        assert await requests_from([stream[start:end] for start, end in pairwise(places)]) == whole
+
+    asyncio.run(both())
+
+
+# time
+
+
+async def test_a_header_that_does_not_end_in_time_is_answered_408() -> None:
+    async with serving() as lane:
+        client = await lane.connect()
+        client.send(GET % 1)
+        await client.answer()
+        client.send(b"GET / HTTP/1.1\r\nHo")
+        connection = next(iter(lane.server.open_connections))
+        await lane.until(lambda: connection.is_under_way)
+        await lane.clock.advance(9)
+        client.send(b"st: a\r\n")
+        await lane.until(lambda: connection._stash.endswith(b"a\r\n"))
+        await lane.clock.advance(2)
+        assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_client_that_says_nothing_is_closed_without_a_word() -> None:
+    async with serving() as lane:
+        client = await lane.connect()
+        await lane.until(lambda: lane.server.connections == 1)
+        await lane.clock.advance(11)
+        assert await client.rest() == b""
+
+
+async def test_a_body_slower_than_the_least_rate_is_answered_408() -> None:
+    async with serving(ServerLimits(body_bytes_per_second=100)) as lane:
+        client = await lane.connect()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n" + b"x" * 300)
+        connection = next(iter([await _only_connection(lane)]))
+        await lane.until(lambda: connection._received == 300)
+        await lane.clock.advance(12)
+        assert connection.is_under_way
+        client.send(b"x" * 300)
+        await lane.until(lambda: connection._received == 600)
+        await lane.clock.advance(3)
+        assert connection.is_under_way
+        await lane.clock.advance(3)
+        assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_an_idle_connection_is_closed_after_its_time() -> None:
+    async with serving() as lane:
+        client = await lane.connect()
+        client.send(GET % 1)
+        await client.answer()
+        await lane.clock.advance(70)
+        client.send(GET % 2)
+        await client.answer()
+        await lane.clock.advance(70)
+        assert lane.server.connections == 1
+        await lane.clock.advance(10)
+        assert await client.rest() == b""
+
+
+async def test_a_call_may_take_longer_than_any_of_these_times() -> None:
+    async with serving(handle=hold) as lane:
+        client = await lane.connect()
+        client.send(GET % 1)
+        exchange = await lane.exchange()
+        await lane.clock.advance(500)
+        exchange.respond(200, b"late")
+        assert (await client.answer()).body == b"late"
+
+
+async def test_a_refused_client_that_keeps_sending_is_cut() -> None:
+    async with serving(ServerLimits(body_bytes=1000)) as lane:
+        for is_flood in (True, False):
+            client = await lane.connect()
+            client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n")
+            assert (await client.answer()).status == 413
+            if is_flood:
+                client.send(b"x" * 100_000)
+            else:
+                await lane.clock.advance(4)
+            await lane.until(lambda: lane.server.connections == 0)
+            client.writer.transport.abort()
+
+
+# streams
+
+
+async def _only_connection(lane: Lane) -> ServerConnection:
+    await lane.until(lambda: lane.server.connections == 1)
+    return next(iter(lane.server.open_connections))
+
+
+async def test_an_event_stream_is_sent_as_it_comes_and_the_connection_lives_on() -> None:
+    async with serving(handle=hold) as lane:
+        client = await lane.connect()
+        client.send(post(b"x"))
+        stream = (await lane.exchange()).open_stream(b"x-a: b\r\n")
+        head = await client.answer()
+        assert head.headers["content-type"] == "text/event-stream"
+        assert head.headers["x-accel-buffering"] == "no"
+        assert head.headers["cache-control"] == "no-cache"
+        assert head.headers["transfer-encoding"] == "chunked"
+        assert head.headers["x-a"] == "b"
+        stream.send(b"data: 1\n\n")
+        assert await client.until(b"1\n\n\r\n") == b"9\r\ndata: 1\n\n\r\n"
+        stream.finish(b"data: 2\n\n")
+        assert await client.until(b"\r\n\r\n") == b"9\r\ndata: 2\n\n\r\n0\r\n\r\n"
+        client.send(post(b"y"))
+        (await lane.exchange()).respond(200, b"again")
+        assert (await client.answer()).body == b"again"
+
+
+async def test_a_quiet_stream_says_every_15_seconds_that_it_lives() -> None:
+    async with serving(handle=hold) as lane:
+        client = await lane.connect()
+        client.send(post(b"x"))
+        stream = (await lane.exchange()).open_stream()
+        await client.answer()
+        await lane.clock.advance(10)
+        stream.send(b"data: 1\n\n")
+        await lane.clock.advance(10)
+        stream.send(b"data: 2\n\n")
+        await lane.clock.advance(16)
+        assert (
+            await client.until(b"here\n\n\r\n") == b"9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\nd\r\n: still here\n\n\r\n"
+        )
+        await lane.clock.advance(16)
+        assert await client.until(b"here\n\n\r\n") == b"d\r\n: still here\n\n\r\n"
+
+
+async def test_a_stream_to_http_1_0_ends_with_the_connection() -> None:
+    async with serving(handle=hold) as lane:
+        client = await lane.connect()
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        stream = (await lane.exchange()).open_stream()
+        stream.send(b"data: 1\n\n")
+        stream.finish(b"data: 2\n\n")
+        head, _, body = (await client.rest()).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head
+        assert body == b"data: 1\n\ndata: 2\n\n"
+
+
+async def test_a_stream_asked_for_with_head_is_only_a_head() -> None:
+    async with serving(handle=lambda exchange: exchange.open_stream().finish(b"data: 1\n\n")) as lane:
+        client = await lane.connect()
+        client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert (await client.rest()).endswith(b"\r\n\r\n")
+
+
+async def _connect_slow_reader(lane: Lane) -> socket.socket:
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(slow, lane.server.addresses[0])
+    await asyncio.get_running_loop().sock_sendall(slow, post(b"x"))
+    return slow
+
+
+async def _read_all(slow: socket.socket, ending: bytes) -> bytes:
+    loop, said = asyncio.get_running_loop(), bytearray()
+    async with asyncio.timeout(5):
+        while not said.endswith(ending):
+            said += await loop.sock_recv(slow, 1 << 16)
+    return bytes(said)
+
+
+async def test_a_slow_reader_loses_progress_but_never_the_result() -> None:
+    limits = ServerLimits(stream_queue_events=10)
+    async with serving(limits, handle=hold) as lane:
+        slow = await _connect_slow_reader(lane)
+        stream = (await lane.exchange()).open_stream()
+        connection = await _only_connection(lane)
+        filler = b"data: " + b"p" * 100_000 + b"\n\n"
+        while not connection._writing_paused:
+            stream.send(filler, droppable=True)
+            await asyncio.sleep(0)
+        for number in range(100):
+            stream.send(b"data: %d\n\n" % number, droppable=True)
+        stream.send(b"data: kept\n\n")
+        stream.finish(b"data: result\n\n")
+        assert stream.dropped > 80
+        said = await _read_all(slow, b"0\r\n\r\n")
+        assert said.endswith(b"data: 99\n\n\r\nc\r\ndata: kept\n\n\r\ne\r\ndata: result\n\n\r\n0\r\n\r\n")
+        assert b"data: 5\n\n" not in said
+        await lane.until(lambda: not connection.is_under_way)
+        slow.close()
+
+
+async def test_a_reader_that_stays_stalled_is_cut_and_its_call_told() -> None:
+    async with serving(handle=hold) as lane:
+        slow = await _connect_slow_reader(lane)
+        exchange = await lane.exchange()
+        gone = asyncio.Event()
+        exchange.on_disconnect = gone.set
+        stream = exchange.open_stream()
+        connection = await _only_connection(lane)
+        while not connection._writing_paused:
+            stream.send(b"data: " + b"p" * 100_000 + b"\n\n", droppable=True)
+            await asyncio.sleep(0)
+        await lane.clock.advance(29)
+        assert not gone.is_set()
+        await lane.clock.advance(3)
+        assert gone.is_set()
+        await lane.until(lambda: lane.server.connections == 0)
+        slow.close()
+
+
+async def test_a_reader_that_is_slow_but_reads_is_kept() -> None:
+    async with serving(handle=hold) as lane:
+        slow = await _connect_slow_reader(lane)
+        (await lane.exchange()).respond(200, b"x" * 8_000_000)
+        connection = await _only_connection(lane)
+        loop = asyncio.get_running_loop()
+        for _ in range(4):
+            for _ in range(40):
+                await loop.sock_recv(slow, 1 << 16)
+            await lane.clock.advance(29)
+        assert connection._writing_paused
+        assert lane.server.connections == 1
+        await lane.clock.advance(31)
+        assert lane.server.connections == 0
+        slow.close()
+
+
+async def test_requests_wait_while_their_client_does_not_read_answers() -> None:
+    async with serving(handle=lambda exchange: exchange.respond(200, b"x" * 1_000_000)) as lane:
+        slow = await _connect_slow_reader(lane)
+        loop = asyncio.get_running_loop()
+        connection = await _only_connection(lane)
+        await lane.until(lambda: connection._writing_paused)
+        seen = len(lane.seen)
+        await loop.sock_sendall(slow, (GET % 1) * 3)
+        await lane.until(lambda: bool(connection._stash))
+        assert len(lane.seen) == seen
+        async with asyncio.timeout(5):
+            while len(lane.seen) < seen + 3:
+                await loop.sock_recv(slow, 1 << 20)
+        slow.close()
+
+
+# disconnects
+
+
+async def _disconnected(lane: Lane) -> list[int]:
+    exchange = await lane.exchange()
+    calls: list[int] = []
+    exchange.on_disconnect = lambda: calls.append(1)
+    return calls
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("how", ["close", "abort", "half-close"])
+async def test_a_client_that_leaves_is_noticed_once_and_at_once(how: str, streams: bool) -> None:
+    async with serving(handle=hold) as lane:
+        client = await lane.connect()
+        client.send(post(b"x"))
+        exchange = await lane.exchange()
+        calls: list[int] = []
+        exchange.on_disconnect = lambda: calls.append(1)
+        stream = exchange.open_stream() if streams else None
+        if how == "close":
+            client.writer.close()
+        elif how == "abort":
+            client.writer.transport.abort()
+        else:
+            client.writer.write_eof()
+        await lane.until(lambda: exchange.is_disconnected)
+        await lane.until(lambda: lane.server.connections == 0)
+        assert calls == [1]
+        if stream is not None:
+            stream.send(b"x")
+            stream.finish(b"y")
+        else:
+            exchange.respond(200, b"too late")
+        assert calls == [1]
+
+
+async def test_a_client_that_leaves_after_its_answer_disturbs_nobody() -> None:
+    async with serving(handle=hold) as lane:
+        client = await lane.connect()
+        client.send(post(b"x"))
+        exchange = await lane.exchange()
+        exchange.on_disconnect = lambda: pytest.fail("the answer was complete")
+        exchange.respond(200, b"x")
+        await client.answer()
+        client.writer.close()
+        await lane.until(lambda: lane.server.connections == 0)
+        assert not exchange.is_disconnected
+
+
+async def test_what_was_sent_ahead_dies_with_the_client() -> None:
+    async with serving(handle=hold) as lane:
+        client = await lane.connect()
+        client.send(GET % 1 + GET % 2)
+        await lane.exchange()
+        client.writer.close()
+        await lane.until(lambda: lane.server.connections == 0)
+        assert len(lane.seen) == 1
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_body_leaves_nothing() -> None:
+    async with serving() as lane:
+        client = await lane.connect()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        await _only_connection(lane)
+        client.writer.close()
+        await lane.until(lambda: lane.server.connections == 0)
+        assert lane.seen == []
+
+
+async def test_a_handler_that_fails_is_logged_and_answered_500(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(exchange: Exchange) -> None:
+        raise ValueError(exchange.request.path)
+
+    async with serving(handle=fail) as lane:
+        client = await lane.connect()
+        with caplog.at_level(logging.ERROR, "penstock.http"):
+            client.send(GET % 7)
+            answer = await client.answer()
+        assert answer.status == 500
+        assert b'"reason":"no_answer"' in answer.body
+        assert "ValueError: /7" in caplog.text
+        lane.handle = echo
+        client.send(post(b"fine"))
+        assert (await client.answer()).body == b"fine"
+
+
+async def test_it_shows_what_it_is_doing() -> None:
+    async with serving(handle=hold) as lane:
+        client = await lane.connect()
+        client.send(GET % 1 + GET % 2)
+        exchange = await lane.exchange()
+        connection = await _only_connection(lane)
+        shown = repr(connection)
+        assert shown.startswith("<ServerConnection ('127.0.0.1', ")
+        assert shown.endswith(f" answering [{len(GET % 2)} B ahead]>")
+        assert repr(exchange) == "<Exchange GET /1 waiting>"
+        client.close()
+        await lane.until(lambda: lane.server.connections == 0)
+        assert repr(connection) == "<ServerConnection closed [0 B ahead]>"
