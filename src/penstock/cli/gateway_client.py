@@ -81,7 +81,9 @@ class AdminClient:
         return self._answer(await self._fetch("GET", target))
 
     async def _fetch(self, method: str, target: str) -> Response:
-        return await fetch(method, self._gateway.admin + target, seconds=ADMIN_SECONDS, gateway=self._gateway)
+        body, headers = (b"{}", JSON_HEADERS) if method == "POST" else (b"", b"")
+        url = self._gateway.admin + target
+        return await fetch(method, url, headers=headers, body=body, seconds=ADMIN_SECONDS, gateway=self._gateway)
 
     def _answer(self, response: Response) -> dict[str, Any]:
         try:

@@ -105,6 +105,7 @@ def _parse_and_run(verb: str, words: list[str]) -> int:
     if "--help" in ours or "-h" in ours:
         app.help_print([word for word in ours if word not in {"--help", "-h"}][:1] if verb == "config" else [])
         return 0
+    words = getattr(module, "rewritten", list)(words)
     try:
         code = app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:

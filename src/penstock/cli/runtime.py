@@ -86,7 +86,10 @@ def choose_gateway(state: Path, config: Path, *, flag: str | None, environment: 
     if wanted:
         root = _root(wanted)
         known = next((one for one in running if root in {_root(one.url), one.admin}), None)
-        return known or Running(wanted if wanted.rstrip("/") != root else f"{root}/mcp", root, 0, "", "")
+        url = f"{root}/mcp" if wanted.rstrip("/").endswith(root.partition("://")[2]) else wanted
+        if known:
+            return known if url == f"{root}/mcp" else known._replace(url=url)
+        return Running(url, root, 0, "", "")
     if not running:
         raise GatewayNotFound
     if len(running) == 1:

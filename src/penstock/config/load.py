@@ -152,15 +152,20 @@ def load(
     environment: Mapping[str, str],
     flags: Flags | None = None,
     resolve: bool = True,
+    must_exist: bool = True,
 ) -> Loaded:
     """Settings from all sources. `name` is what messages call the file.
+
+    A file that need not exist counts as empty; the settings name it all the same, for it may come.
 
     Without `resolve`, placeholders are checked for their form and left alone.
 
     Raises:
         ConfigError: something cannot be used; the first one by line.
     """
-    source = read_source(path, name) if path else Source("", "", Path.cwd())
+    directory = path.absolute().parent if path else Path.cwd()
+    missing = path is None or not (must_exist or path.exists())
+    source = Source("", "", directory) if path is None or missing else read_source(path, name)
     loaded, problems = judge(source, path=path, environment=environment, flags=flags or Flags(), resolve=resolve)
     if problems:
         raise problems[0]
