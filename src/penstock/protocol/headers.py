@@ -12,7 +12,6 @@ from binascii import Error as Base64Error
 from typing import Final, NamedTuple
 
 import msgspec
-from msgspec import Raw
 
 from penstock.protocol.envelopes import Request
 from penstock.protocol.methods import MethodRule
@@ -48,7 +47,9 @@ def decode_value(value: bytes) -> str | None:
     """
     if not _VALID(value):
         return None
-    if not (value.startswith(_PREFIX) and value.endswith(_SUFFIX) and len(value) >= len(_PREFIX) + len(_SUFFIX)):
+    if value[:2] != b"=?" or not (
+        value.startswith(_PREFIX) and value.endswith(_SUFFIX) and len(value) >= len(_PREFIX) + len(_SUFFIX)
+    ):
         return value.decode("ascii")
     payload = value[len(_PREFIX) : -len(_SUFFIX)]
     try:
@@ -62,11 +63,17 @@ def request_name(request: Request, rule: MethodRule | None) -> str | None:
     """The name, URI or task id the request's parameters give; None when the method has none or it is no string."""
     if rule is None or rule.name_field is None:
         return None
-    return _text(request.params.get(rule.name_field))
+    raw = request.params.get(rule.name_field)
+    if raw is None:
+        return None
+    try:
+        return _decode_str(raw)
+    except msgspec.ValidationError:
+        return None
 
 
 def check_request_headers(
-    headers: dict[bytes, bytes], request: Request, rule: MethodRule | None, version: str | None
+    headers: dict[bytes, bytes], request: Request, rule: MethodRule | None, version: str | None, name: str | None
 ) -> Mismatch | None:
     """Whether the standard headers are there and say what the body says.
 
@@ -74,6 +81,7 @@ def check_request_headers(
         headers: lower-case names, stripped values.
         rule: of the method; None when it is unknown (then `Mcp-Name` is not looked at).
         version: what the body's `_meta` says, None when it does not say (that is another refusal: -32602).
+        name: what `request_name` read from the body.
     """
     said = headers.get(b"mcp-protocol-version")
     if said is None:
@@ -93,7 +101,7 @@ def check_request_headers(
     decoded = decode_value(said)
     if decoded is None:
         return Mismatch("Header mismatch: Mcp-Name contains invalid characters or invalid Base64")
-    if decoded != _text(request.params.get(rule.name_field)):
+    if decoded != name:
         return Mismatch(
             f"Header mismatch: Mcp-Name {_shown(said)} is not what the body's 'params.{rule.name_field}' says"
         )
@@ -107,15 +115,6 @@ def standard_headers(version: str, method: str, name: str | None) -> bytes:
     """
     lines = b"mcp-protocol-version: %b\r\nmcp-method: %b\r\n" % (version.encode("ascii"), encode_value(method))
     return lines if name is None else b"%bmcp-name: %b\r\n" % (lines, encode_value(name))
-
-
-def _text(raw: Raw | None) -> str | None:
-    if raw is None:
-        return None
-    try:
-        return _decode_str(raw)
-    except msgspec.ValidationError:
-        return None
 
 
 def _shown(value: bytes) -> str:

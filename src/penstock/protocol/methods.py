@@ -77,6 +77,9 @@ METHODS: Final[dict[Era, dict[str, MethodRule]]] = {
 }
 """Requests a client sends."""
 
+_MODERN_RULES: Final = METHODS[Era.MODERN]  # hashing an Enum member costs more than all else in `lookup`
+_LEGACY_RULES: Final = METHODS[Era.LEGACY]
+
 SERVER_REQUESTS: Final[dict[str, tuple[str | None, str]]] = {
     "ping": (None, "2024-11-05"),
     "sampling/createMessage": ("sampling", "2024-11-05"),
@@ -120,7 +123,7 @@ NOTIFICATIONS: Final[dict[Era, dict[str, NotificationRule]]] = {
 
 def lookup(era: Era, method: str) -> MethodRule | None:
     """The rule of a method, or None when the era does not have it (-32601)."""
-    return METHODS[era].get(method)
+    return (_MODERN_RULES if era is Era.MODERN else _LEGACY_RULES).get(method)
 
 
 def lookup_notification(era: Era, method: str) -> NotificationRule | None:

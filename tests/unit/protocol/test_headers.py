@@ -35,7 +35,8 @@ def headers(
 
 
 def problem(given_headers: dict[bytes, bytes], request: Request, version: str | None = VERSION) -> str:
-    found = check_request_headers(given_headers, request, lookup(Era.MODERN, request.method), version)
+    rule = lookup(Era.MODERN, request.method)
+    found = check_request_headers(given_headers, request, rule, version, request_name(request, rule))
     return "" if found is None else found.message
 
 

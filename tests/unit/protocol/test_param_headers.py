@@ -150,6 +150,7 @@ def test_a_call_without_arguments_has_no_headers() -> None:
 def test_a_nested_argument_is_read_along_its_path() -> None:
     nested = rules(a={"type": "object", "properties": {"b": annotated("B")}})
     assert write_param_headers(nested, raw({"a": {"b": "x"}})) == ((b"mcp-param-b", b"x"),)
+    absent: dict[str, Any]
     for absent in ({"a": {}}, {"a": 5}, {"a": None}, {}):
         assert write_param_headers(nested, raw(absent)) == ()
 
