@@ -25,8 +25,7 @@ REMEMBERED_BYTES: Final = 1 << 20
 """Header blocks whose lines are remembered, together."""
 HTTP_2_PREFACE: Final = b"PRI * HTTP/2.0"
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
-_ANYHTTP_2_PREFACE: Final = b"PRI * HTTP/2.0"
-_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
+_ANY_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
 _METHOD_BEGINNING: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |\Z)")
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?]*)(.*)")

@@ -68,7 +68,8 @@ async def test_a_chunked_body_arrives_whole_and_its_trailers_nowhere() -> None:
     async with serving() as lane:
         client = await lane.connect()
         client.send(
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nMcp-Name: evil\r\n\r\n"
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n"
+            b"Mcp-Name: evil\r\n\r\n"
         )
         assert (await client.answer()).body == b"abcde"
         assert b"mcp-name" not in lane.seen[0].headers
@@ -396,10 +397,10 @@ async def test_a_quiet_stream_says_every_15_seconds_that_it_lives() -> None:
         stream.send(b"data: 2\n\n")
         await lane.clock.advance(16)
         assert (
-            await client.until(b"here\n\n\r\n") == b"9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\nd\r\n: still here\n\n\r\n"
+            await client.until(b"here\n\n\r\n") == b"9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\ne\r\n: still here\n\n\r\n"
         )
         await lane.clock.advance(16)
-        assert await client.until(b"here\n\n\r\n") == b"d\r\n: still here\n\n\r\n"
+        assert await client.until(b"here\n\n\r\n") == b"e\r\n: still here\n\n\r\n"
 
 
 async def test_a_stream_to_http_1_0_ends_with_the_connection() -> None:
