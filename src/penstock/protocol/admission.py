@@ -14,10 +14,7 @@ A header that cannot be compared because `_meta` does not name a version is left
 Where the specification leaves the order open this is what its conformance scenarios expect.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
-
-from msgspec import Raw
 
 from penstock.protocol.envelopes import Fault, Request
 from penstock.protocol.errors import (
@@ -62,22 +59,19 @@ def admit(
     headers: dict[bytes, bytes] | None,
     request: Request,
     supported: tuple[str, ...] = SUPPORTED_VERSIONS,
-    read_meta: Callable[[Raw | None], RequestMeta | Fault] = decode_meta,
 ) -> Admitted | Refusal:
     """Judge a modern request.
 
     Args:
         headers: of the HTTP request (lower-case names), None for stdio.
         supported: what a refused version is answered with; must be what `server/discover` says.
-        read_meta: `decode_meta`, or a worker's `MetaReader`.
     """
     raw_meta = request.params.get("_meta")
-    meta = read_meta(raw_meta)
+    meta = decode_meta(raw_meta)
     rule = lookup(Era.MODERN, request.method)
-    name = request_name(request, rule)
     if headers is not None:
         version = said_version(raw_meta) if isinstance(meta, Fault) else meta.version
-        mismatch = check_request_headers(headers, request, rule, version, name)
+        mismatch = check_request_headers(headers, request, rule, version)
         if mismatch is not None:
             return Refusal(HEADER_MISMATCH, mismatch.message)
     if isinstance(meta, Fault):
@@ -87,6 +81,7 @@ def admit(
         return Refusal(UNSUPPORTED_VERSION, "Unsupported protocol version", data)
     if rule is None:
         return Refusal(METHOD_NOT_FOUND, "Method not found")
+    name = request_name(request, rule)
     if name is None and rule.name_field is not None:
         return Refusal(INVALID_PARAMS, f"Invalid params: 'params.{rule.name_field}' must be a string")
     return Admitted(rule, meta, name)

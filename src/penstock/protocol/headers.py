@@ -73,7 +73,7 @@ def request_name(request: Request, rule: MethodRule | None) -> str | None:
 
 
 def check_request_headers(
-    headers: dict[bytes, bytes], request: Request, rule: MethodRule | None, version: str | None, name: str | None
+    headers: dict[bytes, bytes], request: Request, rule: MethodRule | None, version: str | None
 ) -> Mismatch | None:
     """Whether the standard headers are there and say what the body says.
 
@@ -81,7 +81,6 @@ def check_request_headers(
         headers: lower-case names, stripped values.
         rule: of the method; None when it is unknown (then `Mcp-Name` is not looked at).
         version: what the body's `_meta` says, None when it does not say (that is another refusal: -32602).
-        name: what `request_name` read from the body.
     """
     said = headers.get(b"mcp-protocol-version")
     if said is None:
@@ -101,7 +100,7 @@ def check_request_headers(
     decoded = decode_value(said)
     if decoded is None:
         return Mismatch("Header mismatch: Mcp-Name contains invalid characters or invalid Base64")
-    if decoded != name:
+    if decoded != request_name(request, rule):
         return Mismatch(
             f"Header mismatch: Mcp-Name {_shown(said)} is not what the body's 'params.{rule.name_field}' says"
         )

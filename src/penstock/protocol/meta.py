@@ -25,9 +25,6 @@ TRACE_CONTEXT: Final = ("traceparent", "tracestate", "baggage")
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 """Least severe first (RFC 5424)."""
 
-MAX_REMEMBERED_BYTES: Final = 2048
-"""Longer `_meta` is read anew each time."""
-
 
 class RequestMeta(msgspec.Struct, frozen=True):
     """The `_meta` of a request."""
@@ -83,38 +80,6 @@ def decode_meta(raw: Raw | bytes | None) -> RequestMeta | Fault:
     if info and info[:1] != b"{":
         return _bad(CLIENT_INFO, "an object")
     return _finish(members, version, info, capabilities)
-
-
-class MetaReader:
-    """`decode_meta` with a memory: clients send the same `_meta` with each request, so most are one dictionary hit.
-
-    Equal bytes give the same `RequestMeta`, which callers may compare by identity and must not change. What varies from
-    request to request (a progress token, a trace) is not remembered. Bounded; forgets all when full.
-    """
-
-    __slots__ = ("_known", "max_entries")
-
-    def __init__(self, max_entries: int = 512) -> None:
-        self.max_entries: Final = max_entries
-        self._known: dict[bytes, RequestMeta] = {}
-
-    def __repr__(self) -> str:
-        return f"<MetaReader {len(self._known)} of {self.max_entries}>"
-
-    def __call__(self, raw: Raw | bytes | None) -> RequestMeta | Fault:
-        """As `decode_meta`."""
-        if raw is None:
-            return _NO_META
-        key = bytes(raw)
-        known = self._known.get(key)
-        if known is not None:
-            return known
-        meta = decode_meta(raw)
-        if isinstance(meta, RequestMeta) and not meta.rest and len(key) <= MAX_REMEMBERED_BYTES:
-            if len(self._known) >= self.max_entries:
-                self._known.clear()
-            self._known[key] = meta
-        return meta
 
 
 def decode_legacy_meta(raw: Raw | bytes | None) -> RequestMeta | Fault:

@@ -9,7 +9,7 @@ from penstock.protocol.admission import Admitted, Refusal, admit, is_modern
 from penstock.protocol.envelopes import Request, decode
 from penstock.protocol.errors import http_status
 from penstock.protocol.headers import encode_value
-from penstock.protocol.meta import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION, MetaReader
+from penstock.protocol.meta import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
 from penstock.protocol.versions import Era
 
 VERSION = "2026-07-28"
@@ -120,15 +120,6 @@ def test_a_call_without_a_name_is_invalid_where_no_header_says_so_first(name: ob
 
 def test_an_extra_name_header_on_a_method_without_a_name_is_ignored() -> None:
     assert isinstance(admit(headers("tools/list", "x"), request("tools/list")), Admitted)
-
-
-def test_a_reader_with_a_memory_judges_alike() -> None:
-    read = MetaReader()
-    for _ in range(2):
-        assert admit(headers(), request(name="t"), read_meta=read) == admit(headers(), request(name="t"))
-        assert admit(headers(), request(meta={}, name="t"), read_meta=read) == refusal(
-            headers(), request(meta={}, name="t")
-        )
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def headers(
 
 def problem(given_headers: dict[bytes, bytes], request: Request, version: str | None = VERSION) -> str:
     rule = lookup(Era.MODERN, request.method)
-    found = check_request_headers(given_headers, request, rule, version, request_name(request, rule))
+    found = check_request_headers(given_headers, request, rule, version)
     return "" if found is None else found.message
 
 

@@ -13,7 +13,6 @@ from penstock.protocol.meta import (
     LOG_LEVEL,
     LOG_LEVELS,
     PROTOCOL_VERSION,
-    MetaReader,
     RequestMeta,
     decode_legacy_meta,
     decode_meta,
@@ -105,30 +104,6 @@ def test_meta_that_is_no_object_is_invalid_params(value: bytes | None) -> None:
     found = decode_meta(value)
     assert isinstance(found, Fault)
     assert found.code == -32602
-
-
-def test_equal_meta_is_read_once_and_gives_the_same_object() -> None:
-    reader = MetaReader()
-    first = reader(raw(FULL))
-    assert first == decode_meta(raw(FULL))
-    assert reader(raw(FULL)) is first
-    assert repr(reader) == "<MetaReader 1 of 512>"
-
-
-@pytest.mark.parametrize("changes", [{"progressToken": 1}, {"traceparent": "x"}, {CLIENT_INFO: {"name": "x" * 3000}}])
-def test_meta_that_varies_or_is_long_is_not_remembered(changes: dict[str, Any]) -> None:
-    reader = MetaReader()
-    assert reader(raw(FULL | changes)) == read(FULL | changes)
-    assert repr(reader) == "<MetaReader 0 of 512>"
-
-
-def test_a_reader_remembers_no_faults_and_no_more_than_its_bound() -> None:
-    reader = MetaReader(max_entries=2)
-    assert isinstance(reader(b"{}"), Fault)
-    assert isinstance(reader(None), Fault)
-    for name in "abc":
-        reader(raw(FULL | {CLIENT_INFO: {"name": name}}))
-    assert repr(reader) == "<MetaReader 1 of 2>"
 
 
 def test_legacy_meta_is_optional_and_says_nothing_of_the_client() -> None:
