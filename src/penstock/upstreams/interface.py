@@ -24,7 +24,7 @@ class Caller:
     One object for each legacy client session and for each distinct modern `_meta`; compared by identity on the hot path.
     """
 
-    __slots__ = ("capabilities", "client_info", "era", "revision", "session")
+    __slots__ = ("capabilities", "client_info", "encoded_meta", "era", "revision", "session")
 
     def __init__(
         self, era: Era, revision: str, session: str | None, capabilities: bytes = b"{}", client_info: bytes = b""
@@ -37,6 +37,8 @@ class Caller:
         """JSON object."""
         self.client_info: Final = client_info
         """JSON object, or empty when the client did not say."""
+        self.encoded_meta: tuple[str, Raw] | None = None
+        """Revision, and the `_meta` object that says the above in it; kept by upstreams so that it is encoded once."""
 
     def __repr__(self) -> str:
         return f"<Caller {self.era.value} {self.revision}{' session' if self.session else ''}>"

@@ -1,0 +1,125 @@
+"""Sessions at a legacy HTTP server: which one a caller's calls belong to, how many are kept, how long.
+
+Knows: keys, bounds, times. Does not know: HTTP, how a session is opened or ended.
+Invariants: a session that belongs to one client session is never given to another caller; never more than `max_sessions`
+of those are kept.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from penstock.protocol.meta import LOG_LEVELS
+from penstock.protocol.versions import Era
+from penstock.upstreams.interface import Caller, Description
+
+Key = tuple[str, str]
+"""("own", name of the client session) or ("shared", capabilities declared for it)."""
+
+
+class LegacySession:
+    """One conversation with a legacy server: what `initialize` agreed on."""
+
+    __slots__ = ("description", "head", "id", "in_flight", "key", "last_used", "log_rank", "version")
+
+    def __init__(self, key: Key, session_id: bytes | None, version: str, description: Description, head: bytes) -> None:
+        self.key: Final = key
+        self.id: Final = session_id
+        """None when the server keeps no sessions."""
+        self.version: Final = version
+        self.description: Final = description
+        self.head: Final = head
+        """Header lines for each request of it: session id, version."""
+        self.in_flight = 0
+        self.last_used = 0.0
+        self.log_rank = len(LOG_LEVELS)
+        """The most talkative log level set so far."""
+
+    def __repr__(self) -> str:
+        kept = "session" if self.id else "no session"
+        return f"<LegacySession {self.key[0]} {self.version} {kept} | in flight {self.in_flight}>"
+
+
+class SessionBook:
+    """The sessions of one server."""
+
+    __slots__ = ("_idle_seconds", "_max_own", "_own", "_shared", "_shares_all", "issues_ids")
+
+    def __init__(self, *, shares_all: bool, max_own: int, idle_seconds: float) -> None:
+        self._shares_all, self._max_own, self._idle_seconds = shares_all, max_own, idle_seconds
+        self._own: OrderedDict[Key, LegacySession] = OrderedDict()
+        """Least recently used first."""
+        self._shared: dict[Key, LegacySession] = {}
+        self.issues_ids: bool | None = None
+        """Whether the server keeps sessions; None until the first one was opened."""
+
+    def __repr__(self) -> str:
+        return f"<SessionBook [{len(self._own)} own {len(self._shared)} shared]>"
+
+    def __len__(self) -> int:
+        return len(self._own) + len(self._shared)
+
+    def key_for(self, caller: Caller, capabilities: bytes) -> Key:
+        """Whose session a caller's calls go over."""
+        if (
+            caller.session is not None
+            and caller.era is Era.LEGACY
+            and not self._shares_all
+            and self.issues_ids is not False
+        ):
+            return ("own", caller.session)
+        return ("shared", capabilities.decode())
+
+    def find(self, key: Key, now: float) -> LegacySession | None:
+        """The open session of that key; it counts as used now."""
+        session = self._shared.get(key)
+        if session is None:
+            session = self._own.get(key)
+            if session is None:
+                return None
+            self._own.move_to_end(key)
+        session.last_used = now
+        return session
+
+    def add(self, session: LegacySession, now: float) -> list[LegacySession]:
+        """Keep a session just opened; returns those that must be ended to make room."""
+        self.issues_ids = session.id is not None
+        session.last_used = now
+        if session.key[0] == "shared":
+            self._shared[session.key] = session
+            return []
+        self._own[session.key] = session
+        surplus = len(self._own) - self._max_own
+        if surplus <= 0:
+            return []
+        idle = [one for one in self._own.values() if not one.in_flight and one is not session]
+        return [one for one in (idle or list(self._own.values()))[:surplus] if self.remove(one)]
+
+    def remove(self, session: LegacySession) -> bool:
+        """Forget it; False when another one has taken its place, or none is there."""
+        book = self._shared if session.key[0] == "shared" else self._own
+        if book.get(session.key) is not session:
+            return False
+        del book[session.key]
+        return True
+
+    def take_own(self, name: str) -> LegacySession | None:
+        """Forget and return the session of a client session."""
+        return self._own.pop(("own", name), None)
+
+    def take_idle(self, now: float) -> list[LegacySession]:
+        """Forget and return the sessions nobody used for long."""
+        limit = now - self._idle_seconds
+        idle = []
+        for session in self._own.values():  # least recently used first
+            if session.last_used > limit:
+                break
+            if not session.in_flight:
+                idle.append(session)
+        return [session for session in idle if self.remove(session)]
+
+    def take_all(self) -> list[LegacySession]:
+        """Forget and return all."""
+        everything = [*self._own.values(), *self._shared.values()]
+        self._own.clear()
+        self._shared.clear()
+        return everything

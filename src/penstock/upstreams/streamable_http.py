@@ -1,0 +1,275 @@
+"""A server behind an http(s) URL, in either era.
+
+Knows: which era a call goes over, when to ask the server again. Does not know: how either era's requests are written.
+Invariants: a server is asked for its eras once, however many calls wait for it; a call is sent over the other era only when
+it was not processed in the first.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from penstock.clock import Clock, SystemClock
+from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
+from penstock.protocol.versions import Era
+from penstock.upstreams.eras import Eras
+from penstock.upstreams.interface import Answer, Call, Caller, Description, Raw
+from penstock.upstreams.single_flight import SingleFlight
+from penstock.upstreams.stdio_eras import Modern, NotModern, SpeaksOnly
+from penstock.upstreams.streamable_http_legacy import LegacyHttp, NotLegacyAnswer
+from penstock.upstreams.streamable_http_link import HttpLink
+from penstock.upstreams.streamable_http_modern import ModernHttp, NotModernAnswer
+from penstock.upstreams.streamable_http_reception import HttpCounts
+from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
+
+__all__ = ["StreamableHttpSettings", "StreamableHttpUpstream"]
+
+T = TypeVar("T")
+_SWEEP_SECONDS: Final = 1.0
+_NOBODY: Final = Caller(Era.MODERN, "", None)
+
+
+class StreamableHttpUpstream:
+    """One configured HTTP server."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: StreamableHttpSettings,
+        *,
+        tls: ssl.SSLContext | None = None,
+        clock: Clock | None = None,
+        remembered: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            tls: context of the server's trust domain; needed for https.
+            remembered: what `eras.export()` gave earlier for this configuration.
+
+        Raises:
+            ConfigError: the URL or a header cannot be used.
+        """
+        self._name = name
+        self._settings = settings
+        self._clock: Clock = clock or SystemClock()
+        self._counts = HttpCounts()
+        self._link = HttpLink(name, settings, tls, self._clock)
+        self._modern = ModernHttp(self._link, settings, self._counts)
+        self._legacy = LegacyHttp(self._link, settings, self._counts, self._clock)
+        self.eras: Final = Eras(settings.protocol, remembered)
+        self._choice = self.eras.choice
+        self._probing: SingleFlight[None] = SingleFlight(f"probe of {name}")
+        self._why_not: dict[Era, str] = {}
+        self._description: Description | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._last_error = ""
+        self._last_error_at = 0.0
+        self._take_versions()
+
+    def __repr__(self) -> str:
+        stats = self._link.pool.stats()
+        return f"<StreamableHttpUpstream {self._name} [{stats.busy} busy {stats.idle} idle] {self.eras!r}>"
+
+    @property
+    def name(self) -> str:
+        """As configured."""
+        return self._name
+
+    async def call(self, call: Call) -> Answer:
+        """Send one request in the era of its caller if the server has it; see `Upstream.call`."""
+        self._counts.calls += 1
+        try:
+            era = self._choice[call.caller.era]
+            if era is None or self._sweeper is None:
+                era = await self._ready(call.caller)
+            if era is Era.MODERN:
+                return await self._modern.call(call)
+            return await self._legacy.call(call)
+        except (NotModernAnswer, NotLegacyAnswer) as misfit:
+            return await self._try_anew(call.caller, misfit, lambda: self._send(call))
+        except ServerError as error:
+            self._note(error)
+            raise
+
+    async def describe(self, caller: Caller | None = None) -> Description:
+        """What the server says of itself in the era it is spoken to for this caller; see `Upstream.describe`."""
+        caller = caller or _NOBODY
+        try:
+            return await self._describe(caller)
+        except (NotModernAnswer, NotLegacyAnswer) as misfit:
+            return await self._try_anew(caller, misfit, lambda: self._describe(caller))
+        except ServerError as error:
+            self._note(error)
+            raise
+
+    def learn_tools(self, tools: list[tuple[str, Raw]]) -> dict[str, str]:
+        """Take the rules for `Mcp-Param-*` from the (name, inputSchema) pairs of a complete `tools/list`.
+
+        Returns:
+            The tools that must be left out of the list, each with the reason: their `x-mcp-header` is invalid.
+        """
+        return self._modern.learn_tools(tools)
+
+    async def close_session(self, session: str) -> None:
+        """End the server's session that belongs to a client session, if there is one; bounded."""
+        await self._legacy.close_session(session)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready facts; no header, no query of the URL, no session id."""
+        return {
+            "transport": "streamable_http",
+            "url": self._link.url,
+            "protocol": self._settings.protocol,
+            "eras": {era.value: self.eras.has(era) for era in Era},
+            "versions": {era.value: self.eras.version(era) for era in self.eras.spoken()},
+            "connections": msgspec.to_builtins(self._link.pool.stats()),
+            "resent": self._link.resent,
+            "last_error": self._last_error,
+            "last_error_at": self._last_error_at,
+            **self._legacy.state(),
+            **msgspec.to_builtins(self._counts),
+        }
+
+    def recent_log(self, lines: int) -> list[str]:
+        """Nothing: its log is on its own machine."""
+        return []
+
+    async def close(self) -> None:
+        """End sessions and connections. Idempotent; at most `close_seconds` and a moment."""
+        self._is_closed = True
+        await self._probing.close()
+        await self._legacy.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait((self._sweeper,))
+        await self._link.pool.close()
+
+    # which era
+
+    async def _send(self, call: Call) -> Answer:
+        era = await self._ready(call.caller)
+        return await (self._modern.call(call) if era is Era.MODERN else self._legacy.call(call))
+
+    async def _describe(self, caller: Caller) -> Description:
+        era = await self._ready(caller)
+        if era is Era.LEGACY:
+            description = (await self._legacy.session_for(caller)).description
+        else:
+            description, self._description = self._description, None  # of the probe just made, if there was one
+            if description is None:
+                found = await self._modern.discover(caller)
+                if not isinstance(found, Modern):
+                    raise NotModernAnswer(self._words(found))
+                _, version, description = found.agreement
+                self.eras.found(Era.MODERN, version, description.versions)
+        return msgspec.structs.replace(description, eras=self.eras.spoken(era) or (era,))
+
+    async def _ready(self, caller: Caller) -> Era:
+        """The era to speak with this caller; asks the server when that is not known."""
+        if self._is_closed:
+            raise ServerUnavailable(self._name, "it has been removed or is shutting down")
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().create_task(self._sweep_for_ever(), name=f"{self._name} sweeper")
+        era = self._choice[caller.era]
+        if era is None:
+            await self._probing.run(caller.era, lambda: self._probe(caller))
+            era = self._choice[caller.era]
+            if era is None:
+                raise self._speaks_nothing()
+        return era
+
+    async def _probe(self, caller: Caller) -> None:
+        """Ask until it is known which era to speak with callers of that one's era."""
+        while (era := self.eras.next_probe(caller.era)) is not None:
+            if era is Era.MODERN:
+                await self._probe_modern()
+            else:
+                await self._probe_legacy(caller)
+        if not self.eras.spoken():
+            error = self._speaks_nothing()
+            self.eras.forget()  # whatever answered so may be gone the next time
+            raise error
+
+    async def _probe_modern(self) -> None:
+        found = await self._modern.discover()
+        if isinstance(found, Modern):
+            _, version, self._description = found.agreement
+            self.eras.found(Era.MODERN, version, self._description.versions)
+            self._take_versions()
+            return
+        self._why_not[Era.MODERN] = self._words(found)
+        self.eras.missing(Era.MODERN)
+        if isinstance(found, SpeaksOnly):
+            version_in_common = found.common(Era.LEGACY)
+            if version_in_common is None:
+                self.eras.missing(Era.LEGACY)
+                self._why_not[Era.LEGACY] = "names no legacy revision"
+            else:
+                self._legacy.version = version_in_common
+
+    async def _probe_legacy(self, caller: Caller) -> None:
+        """The handshake is the question: its session is used by the call that asked."""
+        try:
+            session = await self._legacy.session_for(caller)
+        except NotLegacyAnswer as error:
+            self._why_not[Era.LEGACY] = error.message
+            self.eras.missing(Era.LEGACY)
+        else:
+            self.eras.found(Era.LEGACY, session.version)
+
+    async def _try_anew(self, caller: Caller, misfit: Exception, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What was known of the server has stopped to fit: ask it again, then do the work once more."""
+        if self.eras.pinned is None:
+            self._counts.reprobes += 1
+            self._forget()
+            try:
+                return await work()
+            except (NotModernAnswer, NotLegacyAnswer) as again:
+                misfit = again
+            except ServerError as error:
+                self._note(error)
+                raise
+        pinned = f" 'protocol' pins it to {self._settings.protocol};" if self.eras.pinned is not None else ""
+        error = ServerMisbehaved(
+            self._name, f"it {str(misfit).removeprefix(f"server '{self._name}': it ")};{pinned} see its log"
+        )
+        self._note(error)
+        raise error from misfit
+
+    def _forget(self) -> None:
+        self.eras.forget()
+        self._legacy.forget()
+        self._description = None
+        self._take_versions()
+
+    def _take_versions(self) -> None:
+        if self._modern.version != self.eras.version(Era.MODERN):
+            self._modern.version = self.eras.version(Era.MODERN)
+            self._modern.forget_heads()
+        self._legacy.version = self.eras.version(Era.LEGACY)
+
+    def _speaks_nothing(self) -> ServerError:
+        modern = self._why_not.get(Era.MODERN, "was not asked in the modern era")
+        legacy = self._why_not.get(Era.LEGACY, "was not asked to initialize")
+        return ServerMisbehaved(
+            self._name, f"it speaks no revision of MCP that Penstock speaks: it {modern}; it {legacy}"
+        )
+
+    @staticmethod
+    def _words(found: SpeaksOnly | NotModern) -> str:
+        if isinstance(found, NotModern):
+            return found.why
+        return f"supports only {', '.join(found.supported[:8]) or 'nothing'}"
+
+    def _note(self, error: ServerError) -> None:
+        self._last_error, self._last_error_at = error.message, self._clock.wall()
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await self._clock.sleep(_SWEEP_SECONDS)
+            self._link.pool.sweep()
+            self._legacy.sweep()

@@ -1,0 +1,410 @@
+"""Calls to a legacy HTTP server: sessions, and streams that outlive their connections.
+
+Knows: which requests make up the life of a session, what a lost session looks like. Does not know: the modern era, how eras
+are detected, which session is whose (`sessions`).
+Invariants: `initialize` is sent once for each session and never cancelled; a call is sent a second time only when its session
+was lost, as it then was not processed; cancelling a call is a notification, never the end of its connection.
+
+Source: basic/transports of 2025-03-26, 2025-06-18 and 2025-11-25; basic/lifecycle; basic/utilities/cancellation.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from penstock.clock import Clock
+from penstock.errors import PenstockError, ServerError, ServerMisbehaved, ServerUnavailable
+from penstock.http.client import RequestFailed, Response
+from penstock.protocol.envelopes import (
+    Reply,
+    Request,
+    encode_error,
+    encode_notification,
+    encode_request,
+    encode_result,
+)
+from penstock.protocol.errors import METHOD_NOT_FOUND
+from penstock.protocol.event_stream import Event
+from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
+from penstock.protocol.versions import LATEST_LEGACY, Era, writes_null_id
+from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw
+from penstock.upstreams.sessions import Key, LegacySession, SessionBook
+from penstock.upstreams.single_flight import SingleFlight
+from penstock.upstreams.stdio_eras import Agreement, judge_initialize
+from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
+from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
+from penstock.upstreams.streamable_http_reception import HttpCounts, Reception, log_rank
+from penstock.upstreams.streamable_http_refusals import (
+    clause,
+    error_reply,
+    failed_request,
+    is_event_stream,
+    is_json,
+    refusal,
+    speaks_of_session,
+)
+from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
+
+_VERSION_HEADER_SINCE: Final = "2025-06-18"
+_VISIBLE: Final = frozenset(range(0x21, 0x7F))
+_MAX_SESSION_ID_BYTES: Final = 2048
+_DEFAULT_RETRY_SECONDS: Final = 1.0
+_encode = msgspec.json.Encoder().encode
+
+DECLARED: Final = b"{}"
+"""Capabilities declared in `initialize`. None, whatever the caller can do, for as long as a server's requests are not relayed:
+a server must not be led to ask what nobody would answer."""
+
+
+class NotLegacyAnswer(PenstockError):
+    """The server does not take the handshake, or no longer; what was sent was not processed."""
+
+
+class _SessionLost(PenstockError):
+    """The server does not know the session any more."""
+
+
+class LegacyHttp:
+    """The legacy side of one server."""
+
+    __slots__ = ("_background", "_book", "_clock", "_counts", "_last_id", "_link", "_opening", "_settings", "version")
+
+    def __init__(self, link: HttpLink, settings: StreamableHttpSettings, counts: HttpCounts, clock: Clock) -> None:
+        self._link, self._settings, self._counts, self._clock = link, settings, counts, clock
+        self._book = SessionBook(
+            shares_all=settings.sessions == "shared",
+            max_own=settings.max_sessions,
+            idle_seconds=settings.session_idle_seconds,
+        )
+        self._opening: SingleFlight[LegacySession] = SingleFlight(f"session at {link.name}")
+        self._background: set[asyncio.Task[None]] = set()
+        self._last_id = 0
+        self.version = LATEST_LEGACY
+        """What `initialize` asks for when the caller has no revision of its own to ask for."""
+
+    def __repr__(self) -> str:
+        return f"<LegacyHttp {self._link.name} {self._book!r} | background {len(self._background)}>"
+
+    async def call(self, call: Call) -> Answer:
+        """Carry one call over its caller's session.
+
+        Raises:
+            NotLegacyAnswer: the server is not legacy, or no longer; the call was not processed.
+            ServerError: see `Upstream.call`.
+        """
+        key = self._book.key_for(call.caller, DECLARED)
+        session = self._book.find(key, self._clock.now()) or await self._open_once(key, call.caller)
+        try:
+            return await self._carry(session, call)
+        except _SessionLost:
+            self._counts.lost_sessions += 1
+            self._book.remove(session)
+        session = await self.session_for(call.caller)
+        try:
+            return await self._carry(session, call)
+        except _SessionLost:
+            self._book.remove(session)
+            raise ServerMisbehaved(self._link.name, "it forgot a session it had just opened; see its log") from None
+
+    async def session_for(self, caller: Caller) -> LegacySession:
+        """The session of a caller; opened when there is none.
+
+        Raises:
+            NotLegacyAnswer, ServerError: as for `call`.
+        """
+        key = self._book.key_for(caller, DECLARED)
+        return self._book.find(key, self._clock.now()) or await self._open_once(key, caller)
+
+    async def close_session(self, name: str) -> None:
+        """End the session of a client session, if it has one; bounded, and whatever the server says."""
+        session = self._book.take_own(name)
+        if session is not None:
+            await self._end(session)
+
+    def sweep(self) -> None:
+        """End sessions nobody used for long."""
+        for session in self._book.take_idle(self._clock.now()):
+            self._in_background(self._end(session))
+
+    def forget(self) -> None:
+        """The server is another one than before: its sessions mean nothing now."""
+        self._book.take_all()
+        self._book.issues_ids = None
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready facts."""
+        return {
+            "sessions": len(self._book),
+            "issues_session_ids": self._book.issues_ids,
+            "background": len(self._background),
+        }
+
+    async def close(self) -> None:
+        """End all sessions within `close_seconds`, then whatever still runs."""
+        await self._opening.close()
+        for session in self._book.take_all():
+            if session.id is not None:
+                self._in_background(self._end(session))
+        if self._background:
+            _, left = await asyncio.wait(self._background, timeout=self._settings.close_seconds)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    # opening and ending sessions
+
+    async def _open_once(self, key: Key, caller: Caller) -> LegacySession:
+        return await self._opening.run(key, lambda: self._open(key, caller))
+
+    async def _open(self, key: Key, caller: Caller) -> LegacySession:
+        is_own = key[0] == "own"
+        version = caller.revision if is_own and self._settings.protocol == "auto" else self.version
+        info = caller.client_info if is_own and caller.client_info else self._settings.client_info
+        agreement, session_id = await self._initialize(version, info)
+        head = b"" if session_id is None else b"mcp-session-id: %b\r\n" % session_id
+        if agreement.version >= _VERSION_HEADER_SINCE:
+            head += b"mcp-protocol-version: %b\r\n" % agreement.version.encode()
+        if session_id is None:
+            key = ("shared", DECLARED.decode())
+        session = LegacySession(key, session_id, agreement.version, agreement.description, head)
+        await self._tell(session, encode_notification("notifications/initialized", {}), strict=True)
+        for surplus in self._book.add(session, self._clock.now()):
+            self._in_background(self._end(surplus))
+        return session
+
+    async def _initialize(self, version: str, client_info: bytes) -> tuple[Agreement, bytes | None]:
+        name = self._link.name
+        request_id = self._next_id()
+        params = {
+            "protocolVersion": Raw(b'"%b"' % version.encode()),
+            "capabilities": Raw(DECLARED),
+            "clientInfo": Raw(client_info),
+        }
+        body = encode_request(request_id, "initialize", params)
+        reception = self._reception(request_id, None, None)
+        try:
+            async with asyncio.timeout(self._settings.handshake_seconds):
+                response = await self._link.send(
+                    self._link.post_head + content_length(body), body, reception.on_event, detach=True
+                )
+        except RequestFailed as error:
+            raise failed_request(name, error) from error
+        except TimeoutError:
+            seconds = self._settings.handshake_seconds
+            raise ServerUnavailable(name, f"it did not answer initialize within {seconds:g} s") from None
+        reply = self._reply_of(response, reception)
+        if reply is None or (response.status != 200 and reply.error is None):
+            if response.status in (400, 404, 405):
+                raise NotLegacyAnswer(await self._why_not(response))
+            raise refusal(name, self._link.url, response)
+        agreement = judge_initialize(reply)
+        if isinstance(agreement, str):
+            raise NotLegacyAnswer(agreement)
+        return agreement, self._session_id(response)
+
+    def _reply_of(self, response: Response, reception: Reception) -> Reply | None:
+        if reception.reply is not None:
+            return reception.reply
+        if response.status in (401, 403):
+            raise refusal(self._link.name, self._link.url, response)
+        if response.status == 200 and is_json(response):
+            reception.take(response.body)
+            return reception.reply
+        return error_reply(response)
+
+    async def _why_not(self, response: Response) -> str:
+        """Why a POST of `initialize` was refused; a server of the transport before this one shows itself by a GET."""
+        seen: list[bytes] = []
+
+        def take_first(event: Event) -> bool:
+            seen.append(event.event)
+            return True
+
+        head = self._link.get_head + b"\r\n"
+        try:
+            async with asyncio.timeout(self._settings.background_seconds):
+                await self._link.send(head, b"", take_first)
+        except (RequestFailed, ServerError, TimeoutError):
+            seen.clear()
+        if b"endpoint" in seen:
+            return (
+                "speaks the HTTP+SSE transport of 2024-11-05, which Penstock does not speak to servers yet; give it the "
+                "server's streamable HTTP URL, often the same with /mcp instead of /sse"
+            )
+        return clause(refusal(self._link.name, self._link.url, response))
+
+    def _session_id(self, response: Response) -> bytes | None:
+        session_id = response.headers.get(b"mcp-session-id")
+        if not session_id:
+            return None
+        if len(session_id) > _MAX_SESSION_ID_BYTES or not _VISIBLE.issuperset(session_id):
+            raise ServerMisbehaved(self._link.name, "it issued a session id that no header can carry")
+        return session_id
+
+    async def _end(self, session: LegacySession) -> None:
+        """Tell the server that a session is over."""
+        if session.id is None:
+            return
+        head = self._link.delete_head + session.head + b"\r\n"
+        try:
+            async with asyncio.timeout(self._settings.close_seconds):
+                await self._link.send(head, b"", None)
+        except (RequestFailed, ServerError, TimeoutError):
+            return  # it ends by the server's own time limit then
+
+    # a call
+
+    async def _carry(self, session: LegacySession, call: Call) -> Answer:
+        rank = log_rank(call)
+        if rank is not None and rank < session.log_rank:
+            await self._set_level(session, rank)
+        request_id = self._next_id()
+        body = encode_request(request_id, call.method, self._params(call, request_id))
+        head = self._link.post_head + session.head
+        if call.headers:
+            head += extra_lines(call.headers, with_params=False)
+        reception = self._reception(request_id, session, call)
+        session.in_flight += 1
+        try:
+            try:
+                response = await self._link.send(
+                    head + content_length(body), body, reception.on_event, call, detach=True
+                )
+            except RequestFailed as error:
+                if not reception.last_event_id:
+                    raise failed_request(self._link.name, error) from error
+                response = await self._resume(session, reception)
+            if reception.reply is None:
+                if response.status == 200 and is_event_stream(response):
+                    if not reception.last_event_id:
+                        raise ServerMisbehaved(
+                            self._link.name, "it ended the event stream without an answer; see its log"
+                        )
+                    response = await self._resume(session, reception)
+                elif response.status == 200 and is_json(response):
+                    reception.take(response.body)
+        except asyncio.CancelledError:
+            if call.sent_at and reception.reply is None:
+                self._cancel(session, request_id)
+            raise
+        finally:
+            session.in_flight -= 1
+        call.first_byte_at = response.first_byte_at
+        answer = reception.answer()
+        return answer if answer is not None else self._refused(session, response, request_id)
+
+    def _params(self, call: Call, request_id: bytes) -> dict[str, Raw]:
+        meta = call.meta
+        if not meta:
+            return call.params
+        rest = {key: value for key, value in meta.items() if key != LOG_LEVEL}
+        if PROGRESS_TOKEN in rest:
+            rest[PROGRESS_TOKEN] = Raw(request_id)
+        return call.params | {"_meta": Raw(_encode(rest))} if rest else call.params
+
+    def _refused(self, session: LegacySession, response: Response, request_id: bytes) -> Failure:
+        name = self._link.name
+        if session.id is not None and (response.status == 404 or speaks_of_session(response)):
+            raise _SessionLost
+        if response.status in (401, 403):
+            raise refusal(name, self._link.url, response)
+        reply = error_reply(response)
+        if reply is not None and reply.error is not None:
+            if reply.error.code in MODERN_ERRORS:
+                raise NotLegacyAnswer(f"answered with error {reply.error.code}, which only modern servers have")
+            if reply.id == request_id:
+                return Failure(reply.error.code, reply.error.message, reply.error.data, Era.LEGACY)
+        raise refusal(name, self._link.url, response)
+
+    async def _resume(self, session: LegacySession, reception: Reception) -> Response:
+        """Take up a call's stream again, until its answer is there."""
+        name, tries = self._link.name, 0
+        while tries < self._settings.resume_tries:
+            asked = _DEFAULT_RETRY_SECONDS if reception.retry_ms is None else reception.retry_ms / 1000
+            await self._clock.sleep(min(asked, self._settings.max_retry_seconds))
+            self._counts.resumed_streams += 1
+            seen = reception.seen
+            head = b"%b%blast-event-id: %b\r\n\r\n" % (self._link.get_head, session.head, reception.last_event_id)
+            try:
+                response = await self._link.send(head, b"", reception.on_event, detach=True)
+            except RequestFailed:
+                tries += 1
+                continue
+            if reception.reply is not None:
+                return response
+            if response.status != 200 or not is_event_stream(response):
+                raise ServerUnavailable(
+                    name, f"it closed the call's stream and refused to resume it (HTTP {response.status}); see its log"
+                )
+            tries = 0 if reception.seen > seen else tries + 1
+        raise ServerUnavailable(name, f"it closed the call's stream, and {tries} reconnections brought nothing")
+
+    def _cancel(self, session: LegacySession, request_id: bytes) -> None:
+        self._counts.cancelled += 1
+        params = {"requestId": Raw(request_id), "reason": Raw(b'"the caller cancelled the call"')}
+        self._in_background(self._tell(session, encode_notification("notifications/cancelled", params)))
+
+    # what else is said
+
+    async def _set_level(self, session: LegacySession, rank: int) -> None:
+        """A session has one level for all: the most talkative any of its calls asked for so far."""
+        session.log_rank = rank
+        if b'"logging"' not in bytes(session.description.capabilities):
+            return
+        params = {"level": Raw(b'"%b"' % LOG_LEVELS[rank].encode())}
+        await self._tell(session, encode_request(self._next_id(), "logging/setLevel", params))
+
+    async def _tell(self, session: LegacySession, body: bytes, *, strict: bool = False) -> None:
+        """POST something whose answer does not matter; `strict`: but for its status."""
+        head = self._link.post_head + session.head + content_length(body)
+        try:
+            async with asyncio.timeout(self._settings.background_seconds):
+                response = await self._link.send(head, body, _until_any)
+        except TimeoutError:
+            return
+        except RequestFailed as error:
+            if strict:
+                raise failed_request(self._link.name, error) from error
+            return
+        except ServerError:
+            if strict:
+                raise
+            return
+        if strict and response.status >= 400:
+            raise refusal(self._link.name, self._link.url, response)
+
+    def _answer_request(self, session: LegacySession, request: Request) -> None:
+        """A server's request on a call's stream. Penstock answers by itself; relaying them is not part of it yet."""
+        if request.method == "ping":
+            body = encode_result(request.id, b"{}")
+        else:
+            self._counts.refused_requests += 1
+            message = f"Penstock does not answer {request.method[:64]!r}"
+            body = encode_error(request.id, METHOD_NOT_FOUND, message, null_id=writes_null_id(session.version))
+        self._in_background(self._tell(session, body))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._background) >= self._settings.max_background:
+            self._counts.background_dropped += 1
+            work.close()
+            return
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _reception(self, request_id: bytes, session: LegacySession | None, call: Call | None) -> Reception:
+        now = asyncio.get_running_loop().time
+        on_request = None
+        if session is not None:
+            on_request = lambda request: self._answer_request(session, request)  # noqa: E731 - one line, made per call
+        return Reception(self._link.name, request_id, Era.LEGACY, self._counts, now, call=call, on_request=on_request)
+
+    def _next_id(self) -> bytes:
+        self._last_id += 1
+        return b"%d" % self._last_id
+
+
+def _until_any(_: object) -> bool:
+    return True

@@ -1,0 +1,181 @@
+"""Connections to one HTTP server, and the heads of requests to it.
+
+Knows: the pool, which connection takes a request, when it may be sent again, header lines that never change. Does not
+know: JSON-RPC, eras, sessions.
+Invariant: a request is written a second time only if the first cannot have reached the server.
+"""
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import Iterable
+from typing import Final
+
+from penstock import __version__
+from penstock.clock import Clock
+from penstock.errors import ConfigError, ServerUnavailable
+from penstock.http.client import ClientConnection, ConnectionLost, OnEvent, RequestFailed, Response, connect, parse_url
+from penstock.upstreams.interface import Call
+from penstock.upstreams.pool import Pool
+from penstock.upstreams.streamable_http_refusals import failed_request
+from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
+
+_TRIES: Final = 3
+_OWN_HEADERS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "last-event-id",
+        "mcp-method",
+        "mcp-name",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "transfer-encoding",
+    }
+)
+"""What a configured header must not be: we write these."""
+
+
+class HttpLink:
+    """The way to one server."""
+
+    __slots__ = ("_limits", "_tls", "delete_head", "get_head", "name", "origin", "pool", "post_head", "resent", "url")
+
+    def __init__(self, name: str, settings: StreamableHttpSettings, tls: ssl.SSLContext | None, clock: Clock) -> None:
+        """`tls`: the context of the server's trust domain; needed for https.
+
+        Raises:
+            ConfigError: the URL or a header cannot be used.
+        """
+        self.name: Final = name
+        self.url: Final = settings.url.partition("?")[0]
+        """Without its query, which may hold secrets."""
+        try:
+            self.origin, target, authority = parse_url(settings.url)
+        except ValueError as error:
+            raise ConfigError(str(error), key=f"servers.{name}.url") from error
+        self._tls, self._limits = tls, settings.limits
+        encoding = b"identity" if _is_loopback(self.origin.host) else b"gzip, deflate"
+        common = b"host: %b\r\nuser-agent: penstock/%b\r\naccept-encoding: %b\r\n%b" % (
+            authority,
+            __version__.encode(),
+            encoding,
+            _header_lines(name, settings.headers),
+        )
+        self.post_head: Final = (
+            b"POST %b HTTP/1.1\r\naccept: application/json, text/event-stream\r\ncontent-type: application/json\r\n%b"
+            % (target, common)
+        )
+        """All that POSTs have in common; content-length and the empty line are still to come."""
+        self.get_head: Final = b"GET %b HTTP/1.1\r\naccept: text/event-stream\r\n%b" % (target, common)
+        self.delete_head: Final = b"DELETE %b HTTP/1.1\r\n%b" % (target, common)
+        self.resent = 0
+        self.pool: Final[Pool[ClientConnection]] = Pool(
+            name,
+            open=self._open,
+            close=ClientConnection.close,
+            is_closed=self._is_spent,
+            check=None,
+            settings=settings.connections,
+            clock=clock,
+        )
+
+    def __repr__(self) -> str:
+        return f"<HttpLink {self.url} {self.pool!r}>"
+
+    async def send(
+        self,
+        head: bytes,
+        body: bytes,
+        on_event: OnEvent | None,
+        call: Call | None = None,
+        *,
+        detach: bool = False,
+    ) -> Response:
+        """Send one request over a connection of the pool and return what comes.
+
+        Args:
+            call: whose `sent_at` is set when a connection was had.
+            detach: cancelling lets the request run on for a bounded time instead of closing its connection.
+
+        Raises:
+            RequestFailed: no answer came; it is not known to be unprocessed.
+            ServerError: no connection became free, or none could be opened.
+        """
+        pool, tries = self.pool, 1
+        while True:
+            connection = pool.try_borrow()
+            if connection is None:
+                connection = await pool.borrow()
+            if call is not None:
+                call.sent_at = asyncio.get_running_loop().time()
+            connection.detach_on_cancel = detach
+            try:
+                return await connection.request(head, body, on_event)
+            except ConnectionLost as error:
+                if not error.unprocessed or tries == _TRIES:
+                    raise
+                tries += 1
+                self.resent += 1
+            finally:
+                if connection.is_idle() or connection.is_closed():
+                    pool.give_back(connection)
+                else:  # its answer is had, but its stream has not ended: the connection comes back by itself
+                    connection.on_settled = pool.give_back
+
+    async def _open(self) -> ClientConnection:
+        try:
+            return await connect(self.origin, limits=self._limits, tls=self._tls)
+        except RequestFailed as error:
+            raise failed_request(self.name, error) from error
+        except ValueError as error:
+            raise ServerUnavailable(self.name, f"{error}; this is a fault of Penstock's configuration") from error
+
+    def _is_spent(self, connection: ClientConnection) -> bool:
+        return connection.is_closed() or (
+            connection.keep_alive_seconds is not None and connection.has_expired(asyncio.get_running_loop().time())
+        )
+
+
+def content_length(body: bytes) -> bytes:
+    """The last line of a head."""
+    return b"content-length: %d\r\n\r\n" % len(body)
+
+
+def extra_lines(headers: Iterable[tuple[bytes, bytes]], *, with_params: bool) -> bytes:
+    """Header lines of one call: `mcp-param-*` where the era has them, and what is forwarded."""
+    lines = b""
+    for name, value in headers:
+        if with_params or not name.startswith(b"mcp-param-"):
+            if b"\r" in value or b"\n" in value or b"\0" in value:
+                continue  # an edge lets none through; one that came another way is not worth a second request
+            lines += b"%b: %b\r\n" % (name, value)
+    return lines
+
+
+def _header_lines(server: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    lines = []
+    for name, value in headers:
+        if name.lower() in _OWN_HEADERS:
+            raise ConfigError(
+                "Penstock writes this header itself; leave it out", key=f"servers.{server}.headers.{name}"
+            )
+        if not name.isascii() or not name or any(character in "\r\n\0: " for character in name):
+            raise ConfigError("this is not a header's name", key=f"servers.{server}.headers.{name!r}")
+        if any(character in "\r\n\0" for character in value):
+            raise ConfigError("the value must be one line", key=f"servers.{server}.headers.{name}")
+        lines.append(b"%b: %b\r\n" % (name.lower().encode("ascii"), value.encode()))
+    return b"".join(lines)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
