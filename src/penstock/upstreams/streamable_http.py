@@ -157,15 +157,15 @@ class StreamableHttpUpstream:
     async def _describe(self, caller: Caller) -> Description:
         era = await self._ready(caller)
         if era is Era.LEGACY:
-            description = (await self._legacy.session_for(caller)).description
-        else:
-            description, self._description = self._description, None  # of the probe just made, if there was one
-            if description is None:
-                found = await self._modern.discover(caller)
-                if not isinstance(found, Modern):
-                    raise NotModernAnswer(self._words(found))
-                _, version, description = found.agreement
-                self.eras.found(Era.MODERN, version, description.versions)
+            session = await self._legacy.session_for(caller)
+            return msgspec.structs.replace(session.description, eras=self.eras.spoken(era) or (era,))
+        description, self._description = self._description, None  # of the probe just made, if there was one
+        if description is None:
+            found = await self._modern.discover(caller)
+            if not isinstance(found, Modern):
+                raise NotModernAnswer(self._words(found))
+            _, version, description = found.agreement
+            self.eras.found(Era.MODERN, version, description.versions)
         return msgspec.structs.replace(description, eras=self.eras.spoken(era) or (era,))
 
     async def _ready(self, caller: Caller) -> Era:
@@ -234,11 +234,9 @@ class StreamableHttpUpstream:
                 self._note(error)
                 raise
         pinned = f" 'protocol' pins it to {self._settings.protocol};" if self.eras.pinned is not None else ""
-        error = ServerMisbehaved(
-            self._name, f"it {str(misfit).removeprefix(f"server '{self._name}': it ")};{pinned} see its log"
-        )
-        self._note(error)
-        raise error from misfit
+        hopeless = ServerMisbehaved(self._name, f"it {misfit};{pinned} see its log")
+        self._note(hopeless)
+        raise hopeless from misfit
 
     def _forget(self) -> None:
         self.eras.forget()
