@@ -1,0 +1,62 @@
+"""The client of the Python SDK 1.x, which knows legacy revisions alone.
+
+That library does not tell a server when a call is given up, so the notification is sent by hand.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from mcp import ClientSession, types
+from mcp.client.streamable_http import streamable_http_client
+from pydantic import AnyUrl
+
+from tests.peers.clients import driver
+
+
+class Session:
+    def __init__(self, session: ClientSession) -> None:
+        self._session = session
+        self._last_call = 0
+
+    async def describe(self) -> dict[str, Any]:
+        return {"tools": await self.tools()}
+
+    async def tools(self) -> list[str]:
+        return [tool.name for tool in (await self._session.list_tools()).tools]
+
+    async def call(self, tool: str, arguments: dict[str, Any], on_progress: driver.OnProgress | None) -> str:
+        async def note(progress: float, total: float | None, message: str | None) -> None:
+            if on_progress is not None:
+                on_progress()
+
+        self._last_call = self._session._request_id
+        result = await self._session.call_tool(tool, arguments, progress_callback=note if on_progress else None)
+        if result.isError:
+            raise driver.Failed(str(result.content))
+        return "".join(getattr(block, "text", "") for block in result.content)
+
+    async def prompt(self, name: str, arguments: dict[str, str]) -> str:
+        result = await self._session.get_prompt(name, arguments)
+        return "".join(getattr(message.content, "text", "") for message in result.messages)
+
+    async def read(self, uri: str) -> str:
+        return "".join(getattr(part, "text", "") for part in (await self._session.read_resource(AnyUrl(uri))).contents)
+
+    async def cancel(self, scope: anyio.CancelScope) -> None:
+        params = types.CancelledNotificationParams(requestId=self._last_call, reason="the matrix gave it up")
+        notification = types.CancelledNotification(method="notifications/cancelled", params=params)
+        await self._session.send_notification(types.ClientNotification(notification))
+        scope.cancel()
+
+
+@asynccontextmanager
+async def open_session(target: dict[str, Any], mode: str) -> AsyncIterator[Session]:
+    async with streamable_http_client(target["url"]) as (read, write, _), ClientSession(read, write) as session:
+        await session.initialize()
+        yield Session(session)
+
+
+if __name__ == "__main__":
+    driver.main(open_session)
