@@ -7,6 +7,10 @@ per connection.
 """
 
 import asyncio
+import contextlib
+import fcntl
+import sys
+import termios
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -22,6 +26,20 @@ HEAD, FIXED, CHUNKED, BUSY, LINGER, CLOSED = range(6)
 STATES = ("reading a header", "reading a body", "reading chunks", "answering", "lingering", "closed")
 NEVER = float("inf")
 REMEMBERED_HEAD_BYTES = 2048
+
+
+def unacknowledged_bytes(transport: asyncio.Transport) -> int:
+    """What was written and has not reached the client's machine: ours and, where the kernel tells, the kernel's part.
+
+    The kernel takes more from us only when a third of its buffer is free, which may be megabytes: watching our part
+    alone would take a slow reader for one that does not read.
+    """
+    waiting = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            waiting += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return waiting
 
 
 class Host(Calls, Protocol):
@@ -135,7 +153,7 @@ class ServerConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writing_paused = True
-        self._mark = (self._host.coarse_now, self._transport.get_write_buffer_size())
+        self._mark = (self._host.coarse_now, unacknowledged_bytes(self._transport))
         if self._stream is not None:
             self._stream.pause()
         self.deadline = min(self.deadline, self._host.coarse_now + self._host.limits.stalled_reader_seconds)
@@ -418,7 +436,7 @@ class ServerConnection(asyncio.Protocol):
         self._state = LINGER
         self._received = 0
         now = self._host.coarse_now
-        self._mark = (now, self._transport.get_write_buffer_size())
+        self._mark = (now, unacknowledged_bytes(self._transport))
         self.deadline = now + self._host.limits.linger_seconds
 
     # time
@@ -449,8 +467,8 @@ class ServerConnection(asyncio.Protocol):
         """Cut a client that does not take what it is sent, or does not end what has ended."""
         limits = self._host.limits
         since, size = self._mark
-        left = self._transport.get_write_buffer_size()
-        if self._state == LINGER and left == 0:
+        left = unacknowledged_bytes(self._transport)
+        if self._state == LINGER and self._transport.get_write_buffer_size() == 0:
             self.cut()
         elif now - since < limits.stalled_reader_seconds:
             self.deadline = since + limits.stalled_reader_seconds
