@@ -8,8 +8,9 @@ whatever killed it. Why it is done this way: docs/decisions/003-children.md.
 import asyncio
 import contextlib
 import os
-import signal
-from typing import Final, cast
+from typing import Final
+
+from penstock.upstreams.child_spawn import Popen, spawn, watch_exit
 
 _SCRIPT: Final = """
 groups=" "
@@ -29,7 +30,7 @@ exit 0
 _CLOSE_SECONDS: Final = 1.0
 
 
-class ChildGuard(asyncio.SubprocessProtocol):
+class ChildGuard:
     """A small process that outlives this one by a second and takes our children with it.
 
     One for the whole gateway process; started with the first child.
@@ -37,9 +38,10 @@ class ChildGuard(asyncio.SubprocessProtocol):
 
     def __init__(self) -> None:
         self._groups: set[int] = set()
-        self._transport: asyncio.SubprocessTransport | None = None
+        self._popen: Popen | None = None
+        self._stdin: asyncio.WriteTransport | None = None
         self._exited: asyncio.Future[None] | None = None
-        self._starting: asyncio.Lock = asyncio.Lock()
+        self._starting = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<ChildGuard {f'pid {self.pid}' if self.is_watching else 'not watching'} | groups {len(self._groups)}>"
@@ -47,34 +49,26 @@ class ChildGuard(asyncio.SubprocessProtocol):
     @property
     def is_watching(self) -> bool:
         """Whether the watching process runs."""
-        return self._transport is not None
+        return self._popen is not None
 
     @property
     def pid(self) -> int:
         """Of the watching process; 0 when there is none."""
-        return 0 if self._transport is None else self._transport.get_pid()
+        return 0 if self._popen is None else self._popen.pid
 
     async def start(self) -> None:
         """Start watching unless that is done already; a machine without `/bin/sh` is left unwatched."""
         async with self._starting:
-            if self._transport is not None:
+            if self._popen is not None:
                 return
-            loop = asyncio.get_running_loop()
-            self._exited = loop.create_future()
             with contextlib.suppress(OSError):
-                transport, _ = await loop.subprocess_exec(
-                    lambda: self,
-                    "/bin/sh",
-                    "-c",
-                    _SCRIPT,
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.DEVNULL,
-                    env={"PATH": os.environ.get("PATH", os.defpath)},
-                    cwd="/",
-                    start_new_session=True,
-                )
-                self._transport = transport
+                environment = {"PATH": os.environ.get("PATH", os.defpath)}
+                popen = await spawn(("/bin/sh", "-c", _SCRIPT), environment=environment, cwd="/", has_output=False)
+                loop = asyncio.get_running_loop()
+                self._exited = loop.create_future()
+                self._popen = popen
+                watch_exit(popen, self._watcher_exited)
+                self._stdin, _ = await loop.connect_write_pipe(asyncio.Protocol, popen.stdin)
                 for group in self._groups:
                     self._tell(b"+ %d\n" % group)
 
@@ -91,30 +85,27 @@ class ChildGuard(asyncio.SubprocessProtocol):
 
     async def close(self) -> None:
         """End the watching process; groups still registered are ended by it."""
-        transport, exited = self._transport, self._exited
-        self._transport = None
-        if transport is None or exited is None:
+        popen, exited = self._popen, self._exited
+        if popen is None or exited is None:
             return
-        stdin = transport.get_pipe_transport(0)
-        if stdin is not None:
-            stdin.close()
+        if self._stdin is not None:
+            self._stdin.close()
         done, _ = await asyncio.wait((exited,), timeout=_CLOSE_SECONDS + (1.5 if self._groups else 0.0))
         if not done:
-            with contextlib.suppress(ProcessLookupError):
-                transport.send_signal(signal.SIGKILL)
+            popen.kill()
             await asyncio.wait((exited,), timeout=_CLOSE_SECONDS)
-        transport.close()
 
-    def process_exited(self) -> None:
+    def _watcher_exited(self) -> None:
         """Callback: the next `start` makes a new one."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close()
+        popen, self._popen = self._popen, None
+        if popen is not None:
+            popen.poll()
+        if self._stdin is not None:
+            self._stdin.close()
+            self._stdin = None
         if self._exited is not None and not self._exited.done():
             self._exited.set_result(None)
 
     def _tell(self, line: bytes) -> None:
-        if self._transport is not None:
-            stdin = cast("asyncio.WriteTransport | None", self._transport.get_pipe_transport(0))
-            if stdin is not None and not stdin.is_closing():
-                stdin.write(line)
+        if self._stdin is not None and not self._stdin.is_closing():
+            self._stdin.write(line)

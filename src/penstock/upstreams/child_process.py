@@ -13,10 +13,11 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from penstock.upstreams.child_guard import ChildGuard
 from penstock.upstreams.child_output import LineSplitter, LineTooLong, StderrTail
+from penstock.upstreams.child_spawn import Popen, spawn, watch_exit
 
 PASSED_ON: Final = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "SHELL", "TERM")
 """What a child gets of our own environment; everything else must be configured."""
@@ -67,7 +68,29 @@ def child_environment(configured: Mapping[str, str], inherited: Mapping[str, str
     return {name: inherited[name] for name in PASSED_ON if name in inherited} | dict(configured)
 
 
-class ChildProcess(asyncio.SubprocessProtocol):
+class _Pipe(asyncio.Protocol):
+    """One of the three pipes; passes on what the loop calls."""
+
+    __slots__ = ("_child", "_fd")
+
+    def __init__(self, child: "ChildProcess", fd: int) -> None:
+        self._child = child
+        self._fd = fd
+
+    def data_received(self, data: bytes) -> None:
+        self._child.pipe_data_received(self._fd, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._child.pipe_connection_lost(self._fd)
+
+    def pause_writing(self) -> None:
+        self._child.is_paused = True
+
+    def resume_writing(self) -> None:
+        self._child.is_paused = False
+
+
+class ChildProcess:
     """A running child in its own session and process group."""
 
     __slots__ = (
@@ -77,11 +100,12 @@ class ChildProcess(asyncio.SubprocessProtocol):
         "_listener",
         "_loop",
         "_open_pipes",
+        "_popen",
         "_splitter",
         "_stdin",
         "_stop_times",
         "_timers",
-        "_transport",
+        "_transports",
         "ended",
         "is_paused",
         "pid",
@@ -97,7 +121,8 @@ class ChildProcess(asyncio.SubprocessProtocol):
         self._guard = guard
         self._stop_times = stop_times
         self._splitter: LineSplitter | None = LineSplitter(line_limit)
-        self._transport: asyncio.SubprocessTransport | None = None
+        self._popen: Popen | None = None
+        self._transports: dict[int, asyncio.BaseTransport] = {}
         self._stdin: asyncio.WriteTransport | None = None
         self._open_pipes = {0, 1, 2}
         self._timers: list[asyncio.TimerHandle] = []
@@ -121,35 +146,33 @@ class ChildProcess(asyncio.SubprocessProtocol):
             ChildFailedToStart: there is no such command or directory, or it may not be run.
         """
         await self._guard.start()
-        starting = asyncio.ensure_future(
-            self._loop.subprocess_exec(
-                lambda: self,
-                *command.argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=dict(command.environment),
-                cwd=command.cwd,
-                start_new_session=True,
-            )
-        )
         try:
-            await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # Halfway: the fork may have happened already. Wait for it (a millisecond), so that there is somebody to end.
-            await asyncio.wait((starting,))
-            if not starting.cancelled() and starting.exception() is None:
-                self.kill()
-                await asyncio.wait((self.ended,), timeout=_KILLED_SECONDS)
-            raise
+            self._popen = await spawn(command.argv, environment=command.environment, cwd=command.cwd)
         except (OSError, ValueError) as error:
             reason = await asyncio.to_thread(_why_not_started, command, error)
             raise ChildFailedToStart(reason) from error
+        self.pid = self._popen.pid
+        self._guard.watch(self.pid)
+        watch_exit(self._popen, self.process_exited)
+        try:
+            await self._connect(self._popen)
+        except asyncio.CancelledError:
+            self.kill()
+            await asyncio.wait((self.ended,), timeout=_KILLED_SECONDS)
+            raise
+
+    async def _connect(self, popen: Popen) -> None:
+        for fd, pipe in ((1, popen.stdout), (2, popen.stderr)):
+            reader, _ = await self._loop.connect_read_pipe(lambda fd=fd: _Pipe(self, fd), pipe)  # type: ignore[misc]
+            self._transports[fd] = reader
+        writer, _ = await self._loop.connect_write_pipe(lambda: _Pipe(self, 0), popen.stdin)
+        self._transports[0] = writer
+        self._stdin = writer
 
     @property
     def is_writable(self) -> bool:
         """Whether the child can still be told anything."""
-        return self._stdin is not None and not self._is_stopping
+        return self._stdin is not None and self.returncode is None and not self._is_stopping
 
     @property
     def unsent_bytes(self) -> int:
@@ -179,7 +202,7 @@ class ChildProcess(asyncio.SubprocessProtocol):
 
     async def stop(self) -> None:
         """End the child in good order: close stdin, wait, SIGTERM, wait, SIGKILL; bounded, safe to call twice."""
-        if self._transport is None or self._is_group_ended:
+        if self._popen is None or self._is_group_ended:
             return
         self._is_stopping = True
         if self._stdin is not None:
@@ -203,13 +226,6 @@ class ChildProcess(asyncio.SubprocessProtocol):
 
     # what the loop calls
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Callback: the child was forked."""
-        self._transport = cast("asyncio.SubprocessTransport", transport)
-        self.pid = self._transport.get_pid()
-        self._stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
-        self._guard.watch(self.pid)
-
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Callback: stdout or stderr."""
         if fd != 1:
@@ -227,7 +243,7 @@ class ChildProcess(asyncio.SubprocessProtocol):
         for line in lines:
             self._listener.line_received(line)
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+    def pipe_connection_lost(self, fd: int) -> None:
         """Callback: the child, or what inherited its pipes, closed one."""
         self._open_pipes.discard(fd)
         if fd == 0:
@@ -239,11 +255,11 @@ class ChildProcess(asyncio.SubprocessProtocol):
             self._finish()
 
     def process_exited(self) -> None:
-        """Callback: the child was reaped; what it started must not outlive it."""
-        assert self._transport is not None
-        self.returncode = self._transport.get_returncode()
+        """Callback: the child has exited, and is not reaped yet; what it started must not outlive it."""
+        assert self._popen is not None
+        self._signal_group(signal.SIGTERM if self._is_stopping else signal.SIGKILL)
+        self.returncode = self._popen.poll()
         if not self._is_stopping:
-            self._signal_group(signal.SIGKILL)
             self._is_group_ended = True  # its number may be given to others from now on
             self._guard.forget(self.pid)
         if self._open_pipes & {1, 2}:
@@ -251,22 +267,17 @@ class ChildProcess(asyncio.SubprocessProtocol):
         else:
             self._finish()
 
-    def pause_writing(self) -> None:
-        """Callback: the write buffer is full."""
-        self.is_paused = True
-
-    def resume_writing(self) -> None:
-        """Callback: the write buffer has drained."""
-        self.is_paused = False
-
     # inside
 
     def _finish(self) -> None:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        if self._transport is not None:
-            self._transport.close()
+        if self._popen is not None:
+            for fd, pipe in enumerate((self._popen.stdin, self._popen.stdout, self._popen.stderr)):
+                end = self._transports.get(fd, pipe)  # a pipe that was never connected has no transport
+                if end is not None:
+                    end.close()
         if self.ended.done():
             return
         self._splitter = None
@@ -286,7 +297,7 @@ class ChildProcess(asyncio.SubprocessProtocol):
     async def _end_group(self) -> None:
         """What the child left behind gets a SIGTERM, a moment, a SIGKILL."""
         deadline = self._loop.time() + self._stop_times.terminate_seconds
-        alive = self._signal_group(signal.SIGTERM)
+        alive = self._is_group_alive()
         while alive and self._loop.time() < deadline:
             await asyncio.sleep(_GROUP_POLL_SECONDS)
             alive = self._is_group_alive()

@@ -105,6 +105,11 @@ class StdioConversation:
         return f"<StdioConversation {self._server} {self.version} | in flight {len(self._pending)}>"
 
     @property
+    def is_open(self) -> bool:
+        """Whether requests can be written."""
+        return self.child is not None and self.child.is_writable and not self.complaint and not self.is_closing
+
+    @property
     def in_flight(self) -> int:
         """Requests written and not answered."""
         return len(self._pending)
@@ -140,9 +145,9 @@ class StdioConversation:
             ServerUnavailable: the process is gone.
         """
         child = self.child
-        if child is None or self.is_closing or not child.is_writable:
+        if child is None or not self.is_open:
             raise self.end_of_process()
-        if len(self._pending) >= self._settings.max_in_flight:
+        if call is not None and len(self._pending) >= self._settings.max_in_flight:
             raise ServerBusy(self._server, f"{len(self._pending)} calls are in flight, the most it is given at a time")
         if child.unsent_bytes > self._settings.max_unsent_bytes:
             raise ServerBusy(self._server, f"it does not read its input: {child.unsent_bytes} bytes wait to be read")

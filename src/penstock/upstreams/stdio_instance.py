@@ -8,7 +8,7 @@ learns the outcome of the next attempt, or that it takes too long.
 import asyncio
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from penstock.clock import Clock
 from penstock.errors import ServerBusy, ServerError, ServerUnavailable
@@ -29,6 +29,9 @@ from penstock.upstreams.stdio_eras import Agreement
 from penstock.upstreams.stdio_handshake import EraMemory, Handshake, wait_for_any
 from penstock.upstreams.stdio_settings import StdioSettings
 
+_MARGIN_SECONDS: Final = 1.0
+"""How much longer than the handshake may take a call waits for it, so that it learns why the handshake failed."""
+
 
 class StdioInstance:
     """One place for a child; the child in it changes when it dies."""
@@ -38,7 +41,6 @@ class StdioInstance:
         "_backoff",
         "_clock",
         "_counts",
-        "_did_run",
         "_guard",
         "_handshake",
         "_is_closed",
@@ -88,8 +90,6 @@ class StdioInstance:
         """Of the attempt that is being made, or comes next; None as its result means success."""
         self._next_start_at = 0.0
         self._handshake: Handshake | None = None
-        self._did_run = False
-        """Whether the present or latest attempt led to a running server."""
         self._waiting = 0
         self._is_closed = False
         self.has_run = False
@@ -105,12 +105,13 @@ class StdioInstance:
     @property
     def talk(self) -> StdioConversation | None:
         """The conversation, when calls can be made at once."""
-        return self._talk if self._agreement is not None else None
+        talk = self._talk
+        return talk if self._agreement is not None and talk is not None and talk.is_open else None
 
     @property
     def description(self) -> Description | None:
         """What the running process said of itself."""
-        return self._agreement.description if self._agreement is not None else None
+        return self._agreement.description if self._agreement is not None and self.talk is not None else None
 
     @property
     def in_flight(self) -> int:
@@ -171,7 +172,8 @@ class StdioInstance:
 
     async def _wait_until_ready(self) -> StdioConversation:
         # A server that never ran gets its whole time to start; one that ran before is expected back soon.
-        patience = self._settings.restart_wait_seconds if self.has_run else self._settings.start_seconds
+        settings = self._settings
+        patience = settings.restart_wait_seconds if self.has_run else settings.start_seconds + _MARGIN_SECONDS
         give_up_at = self._clock.now() + patience
         while (talk := self.talk) is None:
             if self._is_closed:
@@ -207,35 +209,36 @@ class StdioInstance:
         """Start, wait for the end, start again, until cancelled."""
         while True:
             began_at = self._clock.now()
-            error = await self._run_once()
-            self.last_error = self._words_of(error)
+            await self._run_once()
             delay = self._backoff.delay_after(self._clock.now() - began_at)
             self._next_start_at = self._clock.now() + delay
-            if not self._did_run:
-                self._tell_waiting(error)
             await self._clock.sleep(delay)
             self.restarts += 1
 
-    async def _run_once(self) -> ServerError:
-        """One process from its start to its end; returns why it ended."""
-        self._did_run = False
+    async def _run_once(self) -> None:
+        """One process from its start to its end."""
         try:
             await self._begin()
-            self._did_run = self.has_run = True
+            self.has_run = True
             self.ready_since = self._clock.now()
             self._tell_waiting(None)
             talk = self._talk
             assert talk is not None
             assert talk.child is not None
             await asyncio.wait((talk.child.ended,))  # not `await ended`: our own cancellation must not cancel it
-            return talk.end_of_process()
+            self.last_error = self._words_of(talk.end_of_process())
         except ServerError as error:
-            return error
+            self._attempt_failed(error)
         except Exception as error:  # the task's top: a defect of ours must not leave a server without its keeper
-            return ServerUnavailable(self._server, f"starting it failed: {error!r}")
+            self._attempt_failed(ServerUnavailable(self._server, f"starting it failed: {error!r}"))
         finally:
             self._agreement = None
             await self._end_child()
+
+    def _attempt_failed(self, error: ServerError) -> None:
+        """Say so to those who wait; the next attempt has its own."""
+        self.last_error = self._words_of(error)
+        self._tell_waiting(error)
 
     async def _begin(self) -> None:
         """Start a process and agree with it; a second one when the first fell over a question it did not know."""
