@@ -157,8 +157,7 @@ class ChildProcess:
         try:
             await self._connect(self._popen)
         except asyncio.CancelledError:
-            self.kill()
-            await asyncio.wait((self.ended,), timeout=_KILLED_SECONDS)
+            await self._kill_and_reap()
             raise
 
     async def _connect(self, popen: Popen) -> None:
@@ -216,7 +215,7 @@ class ChildProcess:
             try:
                 await asyncio.wait((self.ended,), timeout=seconds)
             except asyncio.CancelledError:
-                self.kill()
+                await self._kill_and_reap()
                 raise
             if self.ended.done():
                 break
@@ -260,8 +259,7 @@ class ChildProcess:
         self._signal_group(signal.SIGTERM if self._is_stopping else signal.SIGKILL)
         self.returncode = self._popen.poll()
         if not self._is_stopping:
-            self._is_group_ended = True  # its number may be given to others from now on
-            self._guard.forget(self.pid)
+            self._forget_group()
         if self._open_pipes & {1, 2}:
             self._timers.append(self._loop.call_later(_LAST_WORDS_SECONDS, self._finish))
         else:
@@ -294,6 +292,17 @@ class ChildProcess:
             return False
         return True
 
+    async def _kill_and_reap(self) -> None:
+        """The end without manners, for when even its few seconds are not ours to spend."""
+        self.kill()
+        await asyncio.wait((self.ended,), timeout=_KILLED_SECONDS)
+        self._forget_group()
+        self._finish()
+
+    def _forget_group(self) -> None:
+        self._is_group_ended = True  # its number may be given to others from now on
+        self._guard.forget(self.pid)
+
     async def _end_group(self) -> None:
         """What the child left behind gets a SIGTERM, a moment, a SIGKILL."""
         deadline = self._loop.time() + self._stop_times.terminate_seconds
@@ -303,8 +312,7 @@ class ChildProcess:
             alive = self._is_group_alive()
         if alive:
             self._signal_group(signal.SIGKILL)
-        self._is_group_ended = True
-        self._guard.forget(self.pid)
+        self._forget_group()
 
     def _is_group_alive(self) -> bool:
         try:

@@ -29,7 +29,7 @@ from penstock.upstreams.stdio_eras import Agreement
 from penstock.upstreams.stdio_handshake import EraMemory, Handshake, wait_for_any
 from penstock.upstreams.stdio_settings import StdioSettings
 
-_MARGIN_SECONDS: Final = 1.0
+_MARGIN_SECONDS: Final = 5.0
 """How much longer than the handshake may take a call waits for it, so that it learns why the handshake failed."""
 
 

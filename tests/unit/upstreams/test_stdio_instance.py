@@ -311,12 +311,14 @@ async def test_a_call_waits_for_the_start_for_a_bounded_time_and_in_bounded_comp
     settings = {"start_seconds": 30.0, "close_seconds": 0.05, "max_in_flight": 1, "clock": clock}
     async with stdio_server(command=(*PYTHON, "-c", script), **settings) as upstream:
         call = asyncio.create_task(upstream.call(tool_call("echo")))
-        await until(lambda: upstream.state()["instances"][0]["pid"] is not None)
+        await until(lambda: upstream.state()["in_flight"] == 2)  # the call, and the probe
         assert upstream.state()["instances"][0]["state"] == "starting"
         with pytest.raises(ServerBusy, match="1 calls wait for it to start"):
             await upstream.call(tool_call("echo"))
         while not call.done():
             await clock.advance(1)
+            for _ in range(20):
+                await asyncio.sleep(0)
         with pytest.raises(ServerUnavailable, match="did not answer the handshake within 30 s"):
             await call
 
