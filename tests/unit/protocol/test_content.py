@@ -32,6 +32,7 @@ def test_a_text_block_is_written() -> None:
 def test_2024_11_05_has_no_audio_and_gets_the_bytes_as_a_resource() -> None:
     assert blocks([AUDIO], "2024-11-05") == [RESOURCE]
     assert blocks([AUDIO], "2025-03-26") == [AUDIO]
+    assert blocks([AUDIO, LINK], "2025-03-26") == [AUDIO, {"type": "text", "text": "a: file:///a"}]
     assert messages([{"role": "user", "content": AUDIO}], "2024-11-05") == [{"role": "user", "content": RESOURCE}]
     bare = blocks([{"type": "audio", "data": "AA"}], "2024-11-05")
     assert bare == [{"type": "resource", "resource": {"uri": "audio:0", "blob": "AA"}}]

@@ -273,6 +273,14 @@ def test_many_brackets_side_by_side_are_not_deep() -> None:
     assert nests_too_deep(b"[" * 4 + combs + b"]" * 4)
 
 
+def test_what_was_folded_away_still_counts() -> None:
+    tree = b"[]"
+    for _ in range(5):
+        tree = b"[" + b",".join([tree] * 3) + b"]"
+    assert not nests_too_deep(b"[" * 58 + tree + b"]" * 58)
+    assert nests_too_deep(b"[" * 59 + tree + b"]" * 59)
+
+
 @pytest.mark.parametrize(
     "body",
     [

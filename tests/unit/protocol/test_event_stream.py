@@ -22,6 +22,7 @@ def parse(*chunks: bytes, limit: int = 10_000) -> list[Event]:
         (b"data:  a \n\n", [Event(b" a ")]),
         (b"data: a\r\rdata: b\r\n\r\n", [Event(b"a"), Event(b"b")]),
         (b"data: a\ndata: b\n\n", [Event(b"a\nb")]),
+        (b"data: a\r\ndata: b\r\n\r\n", [Event(b"a\nb")]),
         (b"data\n\n", [Event(b"")]),
         (b"data\ndata\n\n", [Event(b"\n")]),
         (b"data: YHOO\ndata: +2\ndata: 10\n\n", [Event(b"YHOO\n+2\n10")]),

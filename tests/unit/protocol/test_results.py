@@ -114,6 +114,12 @@ def test_caching_hints_are_added_on_no_other_method(method: str) -> None:
     assert modern(b'{"a":1}', method) == {"resultType": "complete", "a": 1}
 
 
+def test_caching_hints_on_another_method_are_unknown_members_and_stay_as_they_came() -> None:
+    assert to_modern(b'{"ttlMs" : 5,"cacheScope":"x"}', "tools/call") == (
+        b'{"resultType":"complete","ttlMs" : 5,"cacheScope":"x"}'
+    )
+
+
 def test_caching_hints_a_server_gave_are_kept_if_they_can_be_used() -> None:
     assert modern(b'{"ttlMs":5,"cacheScope":"public"}', "tools/list") == {
         "resultType": "complete",
