@@ -114,7 +114,7 @@ class Pool(Generic[T]):
         self,
         name: str,
         *,
-        open: Callable[[], Awaitable[T]],  # noqa: A002 - the word of the contract
+        open: Callable[[], Awaitable[T]],
         close: Callable[[T], None],
         is_closed: Callable[[T], bool],
         check: Callable[[T], Awaitable[bool]] | None,
