@@ -70,6 +70,11 @@ class CellResult(NamedTuple):
         """How many required scenarios passed."""
         return sum(outcome.passed for outcome in self.required.values())
 
+    @property
+    def skipped(self) -> int:
+        """How many checks of required scenarios did not apply to what the server declares."""
+        return sum(len(outcome.skipped) for outcome in self.required.values())
+
     def surprises(self) -> list[str]:
         """One line for each scenario that fails unlisted, passes though listed, or is listed and unknown."""
         outcomes = {**self.required, **self.unscored}
@@ -127,10 +132,13 @@ def _start_fixture(stack: ExitStack, kind: str, folder: Path) -> str:
 
 def table(results: list[CellResult]) -> str:
     """The table people read."""
-    lines = ["| client → server | required | passed | wait for later | surprises |", "|---|---|---|---|---|"]
+    lines = [
+        "| client → server | required | passed | wait for later | checks skipped | surprises |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [
         f"| {str(result.cell).replace('->', '→')} | {len(result.required)} | {result.passed} | {len(result.waiting)} "
-        f"| {len(result.surprises())} |"
+        f"| {result.skipped} | {len(result.surprises())} |"
         for result in results
     ]
     return "\n".join(lines)

@@ -25,6 +25,8 @@ class Outcome(NamedTuple):
     """One line for each check that failed."""
     warnings: tuple[str, ...] = ()
     """One line for each recommendation that was not followed; these do not count."""
+    skipped: tuple[str, ...] = ()
+    """Checks that did not apply, because the server declares no such thing."""
 
 
 @cache
@@ -59,13 +61,13 @@ def run_suite(url: str, revision: str, folder: Path) -> dict[str, Outcome]:
 
 def _judge(path: Path) -> Outcome:
     checks = json.loads(path.read_text("utf-8"))
-    problems, warnings = (
+    problems, warnings, skipped = (
         tuple(
             f"{check['id']}: {check.get('errorMessage') or check['description']}"
             for check in checks
             if check["status"] == status
         )
-        for status in ("FAILURE", "WARNING")
+        for status in ("FAILURE", "WARNING", "SKIPPED")
     )
     ran = any(check["status"] in {"SUCCESS", "FAILURE", "WARNING"} for check in checks)
-    return Outcome(ran and not problems, problems or (() if ran else ("no check ran",)), warnings)
+    return Outcome(ran and not problems, problems or (() if ran else ("no check ran",)), warnings, skipped)

@@ -91,12 +91,14 @@ def servers(repository: Path) -> list[PeerServer]:
             "sdk-legacy",
             listens=module("sdk_server", "sdk-legacy", "http"),
             protocol="2025-11-25",
+            call=("spoken_revision", {}, "2025-11-25"),
             resource=("peers://sdk-legacy/readme", "sdk-legacy"),
         ),
         PeerServer(
             "sdk-modern",
             listens=module("sdk_server", "sdk-modern", "http"),
             protocol="2026-07-28",
+            call=("spoken_revision", {}, "2026-07-28"),
             resource=("peers://sdk-modern/readme", "sdk-modern"),
         ),
     ]
@@ -259,15 +261,17 @@ class Peers:
         return path
 
     def direct_targets(self, client: PeerClient) -> list[dict[str, Any]]:
-        """What a client is to do with the servers that listen, with no gateway between."""
+        """What a client is to do with the servers that listen, with no gateway between, so that nothing pins a revision."""
+        any_call = PeerServer("").call
+        listening = [server for server in self.servers if server.listens]
+        unpinned = [one if one.protocol == "auto" else one._replace(call=any_call) for one in listening]
         return [
             {
                 "name": server.name,
                 "url": self.urls[server.name],
                 "operations": operations_for(server, self.holds[server.name], client.name),
             }
-            for server in self.servers
-            if server.listens
+            for server in unpinned
         ]
 
     def gateway_targets(self, client: PeerClient, gateway: Gateway) -> list[dict[str, Any]]:

@@ -34,6 +34,11 @@ def make_server(name: str) -> MCPServer:
         """When the wait of that key was cancelled."""
         return cancellations.cancelled_at(key)
 
+    @server.tool()
+    def spoken_revision(ctx: Context) -> str:
+        """The revision in which this call came."""
+        return ctx.request_context.protocol_version
+
     @server.prompt()
     def greet(name: str) -> str:
         """Greet somebody."""
