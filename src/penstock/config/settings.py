@@ -90,8 +90,8 @@ class LimitsSettings(msgspec.Struct, frozen=True, kw_only=True):
     response_bytes: Bytes = 64 * MIB
     event_bytes: Bytes = 16 * MIB
     upstream_connections: int = 256
-    upstream_idle: Seconds = 60.0
-    upstream_lifetime: Seconds = 600.0
+    upstream_idle: Seconds = 4.0
+    upstream_lifetime: Seconds = 300.0
     waiting: int = 1024
     wait: Seconds = 10.0
     sessions: int = 10_000

@@ -73,8 +73,12 @@ class Gateway:
     def calls_in_flight(self) -> int:
         return len(self._sweep)
 
-    def apply(self, plans: Mapping[str, ServerPlan], views: Sequence[ViewSettings]) -> list[str]:
-        """Make it so: open what is new, keep what is unchanged, let go of what is gone. Returns the changes in words."""
+    async def apply(self, plans: Mapping[str, ServerPlan], views: Sequence[ViewSettings]) -> list[str]:
+        """Make it so: open what is new, keep what is unchanged, let go of what is gone. Returns the changes in words.
+
+        One at a time: the caller sees to that.
+        """
+        loop = asyncio.get_running_loop()
         changes, servers, gone = [], {}, []
         for name, plan in plans.items():
             current = self._servers.get(name)
@@ -82,9 +86,12 @@ class Gateway:
                 servers[name] = current
                 continue
             changes.append(f"{'changed' if current else 'added'} {name}")
+            if current is not None and current.settings.fingerprint == plan.settings.fingerprint:
+                servers[name] = current.with_settings(plan.settings)
+                continue
             if current is not None:
                 gone.append(current)
-            known = self._known.load(name, plan.settings.fingerprint)
+            known = await loop.run_in_executor(None, self._known.load, name, plan.settings.fingerprint)
             servers[name] = HostedServer(plan.settings, plan.open(), known)
         for name, server in self._servers.items():
             if name not in plans:
@@ -92,8 +99,8 @@ class Gateway:
                 gone.append(server)
         if list(views) != list(self._views):
             changes.append("views changed")
-        self._servers, self._views = servers, views
-        self._maker.forget({server.name for server in gone})
+        before, self._servers, self._views = self._servers, servers, views
+        self._maker.forget({name for name, server in before.items() if servers.get(name) is not server})
         self.catalogue.replace(servers)
         self._rebuild()
         for server in gone:

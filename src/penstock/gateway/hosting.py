@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from penstock.clock import Clock
 from penstock.errors import NeedsAuthorization, PenstockError, ServerTimedOut
 from penstock.gateway.known_lists import KnownLists
-from penstock.gateway.listing import TOOLS, Listing, fetch_listing
+from penstock.gateway.listing import TOOLS, Listing, fetch_listing, input_schema_of
 from penstock.policies.deadline import DeadlineSettings
 from penstock.upstreams.interface import Upstream
 
@@ -31,7 +31,7 @@ class HostSettings(msgspec.Struct, frozen=True):
     target: str
     """URL or command, without secrets; for people."""
     fingerprint: str
-    """Changes when anything about the server changes, so that a reload knows what to keep."""
+    """Changes when the server must be opened anew: with its target, credentials or environment."""
     deadline: DeadlineSettings = DeadlineSettings()
     forward_headers: tuple[bytes, ...] = ()
     """Lower-case names of client headers this server may see."""
@@ -61,6 +61,14 @@ class HostedServer:
 
     def __repr__(self) -> str:
         return f"<HostedServer {self.name} {self.state} [{self.in_flight} in flight]>"
+
+    def with_settings(self, settings: HostSettings) -> "HostedServer":
+        """The same server under other settings: its upstream, children and connections go on as they are."""
+        renewed = HostedServer(settings, self.upstream, self.listing)
+        renewed.is_stale, renewed.failure, renewed.checked_at = self.is_stale, self.failure, self.checked_at
+        if self.first_attempt.is_set():
+            renewed.first_attempt.set()
+        return renewed
 
     @property
     def state(self) -> str:
@@ -149,16 +157,21 @@ class Catalogue:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _refresh(self, host: HostedServer) -> None:
+        changed = False
         try:
             listing = await self._fetch(host)
         except PenstockError as error:
             self._note_failure(host, error)
         else:
-            self._note_listing(host, listing)
+            changed = self._note_listing(host, listing)
         finally:
             host.checked_at = self._clock.now()
             host.refreshing = None
             host.first_attempt.set()
+        if changed and host.listing is not None:
+            loop = asyncio.get_running_loop()
+            fingerprint = host.settings.fingerprint
+            await loop.run_in_executor(None, self._known.save, host.name, fingerprint, host.listing)
 
     async def _fetch(self, host: HostedServer) -> Listing:
         seconds = self.FIRST_LISTING_SECONDS if host.listing is None else host.settings.list_seconds
@@ -179,7 +192,9 @@ class Catalogue:
             _log.warning("%s", error.message)
             self._on_change()
 
-    def _note_listing(self, host: HostedServer, listing: Listing) -> None:
+    def _note_listing(self, host: HostedServer, listing: Listing) -> bool:
+        """Take a listing over; returns whether it differs from the one before."""
+        listing = _without_unusable_tools(host, listing)
         before, recovered = host.listing, host.failure is not None
         first = host.is_stale or before is None
         host.failure, host.attempts_failed, host.is_stale = None, 0, False
@@ -188,11 +203,10 @@ class Catalogue:
         host.listing = listing
         if first or recovered:
             _log.info("server '%s' is ready: %d tools", host.name, len(listing.items(TOOLS)))
-        if before is None or not before.same_as(listing):
-            self._known.save(host.name, host.settings.fingerprint, listing)
+        changed = before is None or not before.same_as(listing)
+        if changed or first or recovered:
             self._on_change()
-        elif first or recovered:
-            self._on_change()
+        return changed
 
     async def _retry_failing(self) -> None:
         while True:
@@ -204,3 +218,28 @@ class Catalogue:
                 wait = self.RETRY_SECONDS[min(host.attempts_failed, len(self.RETRY_SECONDS)) - 1]
                 if now - host.checked_at >= wait:
                     self.refresh(host)
+
+
+@runtime_checkable
+class LearnsTools(Protocol):
+    """An upstream that must know the tools' schemas to write `Mcp-Param-*` headers."""
+
+    def learn_tools(self, tools: list[tuple[str, msgspec.Raw]]) -> dict[str, str]:
+        """Take (name, inputSchema) pairs; returns the tools that must be left out, each with the reason."""
+        ...
+
+
+def _without_unusable_tools(host: HostedServer, listing: Listing) -> Listing:
+    """The listing without tools whose header annotations are invalid, as a client over HTTP must have it."""
+    tools = listing.lists.get(TOOLS.method)
+    if tools is None or not isinstance(host.upstream, LearnsTools):
+        return listing
+    reasons = host.upstream.learn_tools([(item.key, input_schema_of(item)) for item in tools.items])
+    if not reasons:
+        return listing
+    for name, reason in reasons.items():
+        _log.warning("server '%s': tool '%s' is left out: %s", host.name, name, reason)
+    kept = tuple(item for item in tools.items if item.key not in reasons)
+    return msgspec.structs.replace(
+        listing, lists=listing.lists | {TOOLS.method: msgspec.structs.replace(tools, items=kept)}
+    )

@@ -106,6 +106,18 @@ def capabilities_of(description: Description) -> dict[str, msgspec.Raw]:
         return {}
 
 
+class _ToolSchema(msgspec.Struct):
+    inputSchema: msgspec.Raw = msgspec.Raw(b"{}")  # the wire's name
+
+
+_decode_tool_schema: Final = msgspec.json.Decoder(_ToolSchema).decode
+
+
+def input_schema_of(tool: Item) -> msgspec.Raw:
+    """A tool's `inputSchema`; `{}` when it has none."""
+    return _decode_tool_schema(tool.raw).inputSchema
+
+
 async def fetch_listing(upstream: Upstream, *, wall: float, started_at: float) -> Listing:
     """Ask a server for everything it offers, its lists side by side.
 

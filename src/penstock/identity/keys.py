@@ -64,5 +64,7 @@ def _parse(path: Path, text: str) -> list[SealingKey]:
             raise ConfigError(f"expected 4 and {KEY_BYTES} bytes in hex", file=str(path), line=number)
         keys.append(key)
     if not 1 <= len(keys) <= _MAX_KEYS:
-        raise ConfigError(f"expected 1 to {_MAX_KEYS} keys, got {len(keys)}; move the file away to start anew", file=str(path))
+        raise ConfigError(
+            f"expected 1 to {_MAX_KEYS} keys, got {len(keys)}; move the file away to start anew", file=str(path)
+        )
     return keys

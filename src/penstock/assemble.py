@@ -1,0 +1,437 @@
+"""Settings into a running process: the only file that names concrete classes.
+
+Knows: every room. Does not know: how settings were written down or typed; it is handed them, and a way to read them again.
+"""
+
+import asyncio
+import gc
+import hashlib
+import logging
+import resource
+import signal
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import uvloop
+
+from penstock import __version__
+from penstock.clock import Clock, SystemClock
+from penstock.config.settings import LimitsSettings, ServerConfig, Settings, reveal
+from penstock.control.admin import Admin, Reloaded, describe_server
+from penstock.errors import ConfigError, ListenError, PenstockError
+from penstock.gateway.admittance import Admittance
+from penstock.gateway.gateway import Gateway, GatewaySettings, ServerPlan
+from penstock.gateway.hosting import HostSettings
+from penstock.gateway.known_lists import KnownLists
+from penstock.gateway.snapshot import ViewSettings
+from penstock.gateway.worker import Worker
+from penstock.http.limits import ClientLimits, ServerLimits
+from penstock.http.server import Handler, HttpServer
+from penstock.http.tls import client_context, server_context
+from penstock.identity.keys import load_or_create
+from penstock.identity.seal import Sealer
+from penstock.policies.deadline import DeadlineSettings
+from penstock.telemetry.cells import CellRegistry
+from penstock.telemetry.exposition import Gauge
+from penstock.upstreams.child_guard import ChildGuard
+from penstock.upstreams.demo import demo_upstream
+from penstock.upstreams.interface import Upstream
+from penstock.upstreams.pool import PoolSettings
+from penstock.upstreams.stdio import StdioUpstream
+from penstock.upstreams.stdio_settings import StdioSettings
+from penstock.upstreams.streamable_http import StreamableHttpSettings, StreamableHttpUpstream
+
+_log = logging.getLogger(__name__)
+SERVER_INFO: Final = msgspec.json.encode({"name": "penstock", "title": "Penstock", "version": __version__})
+DEMO: Final = "demo"
+WATCH_SECONDS: Final = 1.0
+READY_SECONDS: Final = 5.0
+"""How long the first report waits for servers to be listed."""
+
+
+class ReadyReport(msgspec.Struct, frozen=True):
+    """What a started gateway has to show."""
+
+    url: str
+    admin_url: str
+    generation: int
+    servers: list[dict[str, Any]]
+    """Rows as `GET /api/v1/servers` has them."""
+
+
+class RunOptions(msgspec.Struct, frozen=True):
+    """What is not configuration."""
+
+    state_dir: Path
+    """Where keys and last known lists are kept."""
+    demo: bool = False
+    on_listening: Callable[[str, str], None] = lambda _url, _admin: None
+    """Told the data and admin URLs once connections are accepted."""
+    on_ready: Callable[[ReadyReport], None] = lambda _report: None
+    """Told once when the servers have been listed, or had `READY_SECONDS` to be."""
+
+
+def run(settings: Settings, reload: Callable[[], Settings], options: RunOptions) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        PenstockError: it could not start; the message says why.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Process(settings, reload, options).serve())
+
+
+class _Process:
+    """One gateway process from start to end."""
+
+    def __init__(self, settings: Settings, reload: Callable[[], Settings], options: RunOptions) -> None:
+        self._settings = settings
+        self._read_again = reload
+        self._options = options
+        self._clock: Clock = SystemClock()
+        self._stop = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._servers: list[HttpServer] = []
+
+    async def serve(self) -> int:
+        raise_descriptor_limit()
+        factory = UpstreamFactory(self._settings.limits, self._clock)
+        gateway = self._gateway()
+        try:
+            await gateway.apply(self._plans(self._settings, factory), views_of(self._settings))
+            worker = Worker(gateway.context, admittance_of(self._settings))
+            admin = self._admin(gateway, worker, factory)
+            data_servers = await self._listen(worker, self._settings.listen.data, tls=self._tls())
+            admin_servers = await self._listen(admin, self._settings.listen.admin, tls=None)
+            self._hook_signals(gateway, worker, factory)
+            self._options.on_listening(self._url(data_servers, "/mcp"), self._url(admin_servers, ""))
+            background = [
+                asyncio.create_task(self._report_ready(gateway, data_servers, admin_servers)),
+                asyncio.create_task(self._watch_file(gateway, worker, factory)),
+            ]
+            await self._stop.wait()
+            for task in background:
+                task.cancel()
+            await self._drain(worker, data_servers)
+        finally:
+            for server in self._servers:
+                server.close()
+            await gateway.close()
+            await factory.close()
+        return 0
+
+    def _gateway(self) -> Gateway:
+        state = self._options.state_dir
+        limits = self._settings.limits
+        return Gateway(
+            GatewaySettings(SERVER_INFO, limits.sessions, limits.drain),
+            sealer=Sealer(load_or_create(state)),
+            known=KnownLists(state / "lists"),
+            clock=self._clock,
+            cells=CellRegistry(),
+        )
+
+    def _plans(self, settings: Settings, factory: "UpstreamFactory") -> dict[str, ServerPlan]:
+        plans = {
+            name: ServerPlan(host_settings(config, settings.limits), factory.opener(config))
+            for name, config in settings.servers.items()
+            if config.enabled
+        }
+        if self._options.demo and DEMO not in plans:
+            demo = HostSettings(DEMO, "built-in", "the demo server", f"demo {__version__}")
+            plans[DEMO] = ServerPlan(demo, lambda: demo_upstream(DEMO))
+        return plans
+
+    def _admin(self, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> Admin:
+        async def reload() -> Reloaded:
+            return await self._reload(gateway, worker, factory)
+
+        return Admin(
+            gateway,
+            admittance=Admittance(hosts=[host for host, _ in self._settings.listen.admin]),
+            reload=reload,
+            disabled=lambda: {
+                name: config.target for name, config in self._settings.servers.items() if not config.enabled
+            },
+            gauges=(
+                Gauge("penstock_calls_in_flight", "Calls under way.", lambda: [("", gateway.calls_in_flight)]),
+                Gauge(
+                    "penstock_connections",
+                    "Open connections of clients.",
+                    lambda: [("", sum(server.connections for server in self._servers))],
+                ),
+                Gauge("penstock_sessions", "Known legacy sessions.", lambda: [("", len(gateway.context.sessions))]),
+                Gauge(
+                    "penstock_generation",
+                    "Number of the snapshot.",
+                    lambda: [("", gateway.context.snapshot.generation)],
+                ),
+                Gauge(
+                    "penstock_server_ready",
+                    "1 for each server that could be listed.",
+                    lambda: [
+                        (name, float(server.state == "ready"))
+                        for name, server in gateway.context.snapshot.servers.items()
+                    ],
+                    "server",
+                ),
+            ),
+        )
+
+    async def _listen(
+        self, handler: Handler, addresses: tuple[tuple[str, int], ...], *, tls: ssl.SSLContext | None
+    ) -> list[HttpServer]:
+        limits = server_limits(self._settings.limits)
+        started = []
+        for host, port in addresses:
+            server = await HttpServer.start(
+                handler, host=host, port=port, limits=limits, tls=tls, reuse_port=port != 0, clock=self._clock
+            )
+            self._servers.append(server)
+            started.append(server)
+        return started
+
+    def _tls(self) -> ssl.SSLContext | None:
+        listen = self._settings.listen
+        if listen.tls_cert is None or listen.tls_key is None:
+            return None
+        try:
+            return server_context(listen.tls_cert, listen.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            files = f"{listen.tls_cert} and {listen.tls_key}"
+            raise ListenError(f"listen.tls_cert, listen.tls_key: {files} cannot be used: {error}") from error
+
+    def _url(self, servers: list[HttpServer], path: str) -> str:
+        if not servers:
+            return ""
+        host, port = servers[0].addresses[0]
+        scheme = "https" if path and self._settings.listen.tls_cert else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
+    async def _report_ready(self, gateway: Gateway, data: list[HttpServer], admin: list[HttpServer]) -> None:
+        servers = gateway.context.snapshot.servers
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                for server in servers.values():
+                    await server.first_attempt.wait()
+        except TimeoutError:
+            pass  # the report shows who is still starting
+        rows = [describe_server(server) for server in servers.values()]
+        generation = gateway.context.snapshot.generation
+        self._options.on_ready(ReadyReport(self._url(data, "/mcp"), self._url(admin, ""), generation, rows))
+        gc.collect()
+        gc.freeze()  # what lives now lives long: later collections need not walk it
+
+    async def _reload(self, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> Reloaded:
+        """Read the configuration again and make it so; on any error the old one stays, whole."""
+        async with self._reloading:
+            settings = await asyncio.get_running_loop().run_in_executor(None, self._read_again)
+            changes = await gateway.apply(self._plans(settings, factory), views_of(settings))
+            worker.admittance = admittance_of(settings)
+            if (settings.listen, settings.limits) != (self._settings.listen, self._settings.limits):
+                changes.append("listen and limits take effect at the next start")
+            self._settings = settings
+        for change in changes:
+            _log.info("configuration: %s", change)
+        return Reloaded(gateway.context.snapshot.generation, changes)
+
+    async def _watch_file(self, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> None:
+        """Take up an edit of the file within about a second."""
+        seen = _stamp(self._settings.file)
+        while True:
+            await self._clock.sleep(WATCH_SECONDS)
+            stamp = _stamp(self._settings.file)
+            if stamp == seen:
+                continue
+            seen = stamp
+            try:
+                await self._reload(gateway, worker, factory)
+            except PenstockError as error:
+                _log.error("configuration not taken up, the old one stays: %s", error.message)
+
+    def _hook_signals(self, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> None:
+        loop = asyncio.get_running_loop()
+
+        async def reload_logged() -> None:
+            try:
+                await self._reload(gateway, worker, factory)
+            except PenstockError as error:
+                _log.error("configuration not taken up, the old one stays: %s", error.message)
+
+        def end() -> None:
+            if self._stop.is_set():
+                _log.warning("a second signal: ending at once")
+                for server in self._servers:
+                    server.close()
+            self._stop.set()
+
+        loop.add_signal_handler(signal.SIGTERM, end)
+        loop.add_signal_handler(signal.SIGINT, end)
+        loop.add_signal_handler(signal.SIGHUP, lambda: gateway.in_background(reload_logged()))
+
+    async def _drain(self, worker: Worker, servers: list[HttpServer]) -> None:
+        worker.is_draining = True
+        seconds = self._settings.limits.drain
+        _log.info("stopping: calls under way have %g s to end", seconds)
+        ended = await asyncio.gather(*(server.drain(seconds) for server in servers))
+        if not all(ended):
+            _log.warning("stopped with calls cut at the deadline of %g s", seconds)
+
+
+class UpstreamFactory:
+    """Opens upstreams; holds what they share: TLS contexts by trust domain and the guard of child processes."""
+
+    def __init__(self, limits: LimitsSettings, clock: Clock) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._tls: dict[tuple[str | None, str | None], ssl.SSLContext] = {}
+        self._guard: ChildGuard | None = None
+
+    def opener(self, config: ServerConfig) -> Callable[[], Upstream]:
+        """How to open that server, when the time comes."""
+        if config.command is not None:
+            return lambda: self._open_stdio(config)
+        tls = self._tls_context(config) if reveal(config.url or "").startswith("https:") else None
+        return lambda: self._open_http(config, tls)
+
+    async def close(self) -> None:
+        if self._guard is not None:
+            await self._guard.close()
+
+    def _open_stdio(self, config: ServerConfig) -> Upstream:
+        if self._guard is None:
+            self._guard = ChildGuard()
+        settings = StdioSettings(
+            command=tuple(reveal(part) for part in config.command or ()),
+            env={name: secret.reveal() for name, secret in config.env.items()},
+            cwd=config.cwd,
+            protocol=config.protocol,
+            instances=_instances(config.instances),
+            session_idle_seconds=self._limits.session_idle,
+            line_bytes=self._limits.event_bytes,
+        )
+        return StdioUpstream(config.name, settings, guard=self._guard, clock=self._clock)
+
+    def _open_http(self, config: ServerConfig, tls: ssl.SSLContext | None) -> Upstream:
+        limits = self._limits
+        settings = StreamableHttpSettings(
+            url=reveal(config.url or ""),
+            headers=tuple((name, secret.reveal()) for name, secret in config.headers.items()),
+            protocol=config.protocol,
+            sessions="shared" if config.sessions == "shared" else "auto",
+            max_sessions=limits.sessions,
+            session_idle_seconds=limits.session_idle,
+            limits=ClientLimits(
+                response_bytes=limits.response_bytes,
+                event_bytes=limits.event_bytes,
+                header_bytes=limits.response_header_bytes,
+                connect_seconds=limits.connect,
+            ),
+            connections=PoolSettings(
+                max_size=limits.upstream_connections,
+                max_waiting=limits.waiting,
+                wait_seconds=limits.wait,
+                idle_seconds=limits.upstream_idle,
+                lifetime_seconds=limits.upstream_lifetime,
+            ),
+        )
+        return StreamableHttpUpstream(config.name, settings, tls=tls, clock=self._clock)
+
+    def _tls_context(self, config: ServerConfig) -> ssl.SSLContext:
+        key = (config.ca_file, config.client_cert)
+        if key not in self._tls:
+            try:
+                self._tls[key] = client_context(config.ca_file, config.client_cert)
+            except (OSError, ssl.SSLError) as error:
+                raise ConfigError(
+                    f"ca_file or client_cert cannot be used: {error}", key=f"servers.{config.name}"
+                ) from error
+        return self._tls[key]
+
+
+def host_settings(config: ServerConfig, limits: LimitsSettings) -> HostSettings:
+    """What the gateway needs of one server's configuration."""
+    return HostSettings(
+        name=config.name,
+        transport="stdio" if config.command is not None else "http",
+        target=config.target,
+        fingerprint=_fingerprint(config),
+        deadline=DeadlineSettings(config.timeout or limits.call_idle, limits.call_total),
+        forward_headers=tuple(name.lower().encode() for name in config.forward_headers),
+        list_seconds=limits.list,
+    )
+
+
+def views_of(settings: Settings) -> list[ViewSettings]:
+    """The configured selections."""
+    return [ViewSettings(view.name, view.servers, view.include, view.exclude) for view in settings.views.values()]
+
+
+def admittance_of(settings: Settings) -> Admittance:
+    """Whom the data port lets in."""
+    listen = settings.listen
+    hosts = [*listen.allowed_hosts, *(host for host, _ in listen.data)]
+    if listen.public_url is not None:
+        hosts.append(listen.public_url.partition("://")[2].partition("/")[0])
+    return Admittance(hosts, listen.allowed_origins)
+
+
+def server_limits(limits: LimitsSettings) -> ServerLimits:
+    """The HTTP lane's share of the limits."""
+    return ServerLimits(
+        header_bytes=limits.header_bytes,
+        header_fields=limits.header_fields,
+        body_bytes=limits.body_bytes,
+        header_seconds=limits.header_deadline,
+        body_bytes_per_second=limits.body_rate,
+        idle_seconds=limits.idle,
+        connections=limits.connections,
+        stream_queue_events=limits.stream_events,
+        stream_queue_bytes=limits.stream_bytes,
+        keepalive_comment_seconds=limits.stream_comment,
+        drain_seconds=limits.drain,
+    )
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit on open files to the hard one; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            return soft
+    _log.info("open files: at most %d", wanted)
+    return wanted
+
+
+def _instances(value: str | int) -> int | Literal["shared", "per_session"]:
+    if isinstance(value, int):
+        return value
+    return "per_session" if value == "per_session" else "shared"
+
+
+def _fingerprint(config: ServerConfig) -> str:
+    """Changes with anything about the server, secrets included, and shows none of it."""
+    facts = [
+        reveal(config.url or ""),
+        [reveal(part) for part in config.command or ()],
+        {name: secret.reveal() for name, secret in config.headers.items()},
+        {name: secret.reveal() for name, secret in config.env.items()},
+        [config.cwd, config.protocol, config.sessions, config.instances, config.ca_file, config.client_cert],
+    ]
+    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+
+
+def _stamp(file: str | None) -> tuple[int, int] | None:
+    if file is None:
+        return None
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino

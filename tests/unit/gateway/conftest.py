@@ -1,0 +1,157 @@
+"""A whole gateway in the test's own process: real sockets, in-memory servers."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.clock import SystemClock
+from penstock.gateway.admittance import Admittance
+from penstock.gateway.gateway import Gateway, GatewaySettings, ServerPlan
+from penstock.gateway.hosting import HostSettings
+from penstock.gateway.known_lists import KnownLists
+from penstock.gateway.snapshot import ViewSettings
+from penstock.gateway.worker import Worker
+from penstock.http.client import HttpClient, Response
+from penstock.http.server import HttpServer
+from penstock.identity.seal import Sealer, SealingKey
+from penstock.protocol.event_stream import Event
+from penstock.telemetry.cells import CellRegistry
+from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream
+from penstock.upstreams.interface import Upstream
+
+KEY = SealingKey(b"test", b"k" * 32)
+MODERN_META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+def weather_server() -> InMemoryServer:
+    """Two tools, a prompt, a resource and a template."""
+    server = InMemoryServer("weather", version="1.0", instructions="Ask about the weather.")
+
+    @server.tool("forecast", description="The forecast", input_schema={"type": "object"})
+    async def forecast(arguments: dict[str, Any], context: CallContext) -> Any:
+        context.progress(1, 2)
+        context.progress(2, 2)
+        return f"sunny in {arguments.get('city', 'town')}"
+
+    @server.tool("now", description="The weather now")
+    async def now(_arguments: dict[str, Any], _context: CallContext) -> Any:
+        return "rain"
+
+    @server.prompt("ask")
+    async def ask(_arguments: dict[str, Any], _context: CallContext) -> Any:
+        return "How is the weather?"
+
+    @server.resource("weather://map", name="map")
+    async def weather_map(_arguments: dict[str, Any], _context: CallContext) -> Any:
+        return "a map"
+
+    @server.resource_template("weather://city/{name}", name="city")
+    async def city(arguments: dict[str, Any], _context: CallContext) -> Any:
+        return f"city {arguments}"
+
+    return server
+
+
+class Running:
+    """A gateway that listens, and a client for it."""
+
+    def __init__(self, gateway: Gateway, worker: Worker, server: HttpServer, client: HttpClient) -> None:
+        self.gateway, self.worker, self.server, self.client = gateway, worker, server, client
+        host, port = server.addresses[0]
+        self.url = f"http://{host}:{port}"
+        self.events: list[Event] = []
+
+    async def apply(self, upstreams: Mapping[str, Callable[[], Upstream]], *views: ViewSettings) -> list[str]:
+        plans = {
+            name: ServerPlan(HostSettings(name, "built-in", name, f"{name} of the test"), open_it)
+            for name, open_it in upstreams.items()
+        }
+        return await self.gateway.apply(plans, views)
+
+    async def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Response:
+        """POST as it is; events of a stream are kept in `events`."""
+
+        def keep(event: Event) -> bool:
+            self.events.append(event)
+            return False
+
+        raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        sent = {"content-type": "application/json", "accept": "application/json, text/event-stream", **(headers or {})}
+        return await self.client.post(self.url + path, sent, raw, keep, timeout=10)
+
+    async def modern(
+        self, method: str, params: dict[str, Any] | None = None, *, path: str = "/mcp", meta: dict[str, Any] | None = None
+    ) -> Any:
+        """A well-formed modern request; returns the decoded answer with its HTTP status under `status`."""
+        params = dict(params or {})
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
+        name = params.get("name", params.get("uri"))
+        if name is not None and method in {"tools/call", "prompts/get", "resources/read"}:
+            headers["mcp-name"] = name
+        params["_meta"] = MODERN_META | (meta or {})
+        return self._decoded(await self.post(path, request_body(method, params), headers))
+
+    async def legacy(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        path: str = "/mcp",
+        version: str | None = "2025-11-25",
+        session: str | None = None,
+        request_id: Any = 7,
+    ) -> Any:
+        """A legacy request; returns the decoded answer with its HTTP status under `status`."""
+        headers = {}
+        if version is not None:
+            headers["mcp-protocol-version"] = version
+        if session is not None:
+            headers["mcp-session-id"] = session
+        return self._decoded(await self.post(path, request_body(method, params, request_id), headers))
+
+    async def initialize(self, *, path: str = "/mcp", version: str = "2025-11-25") -> tuple[Any, str]:
+        """Open a legacy session: the result and the session id."""
+        params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+        response = await self.post(path, request_body("initialize", params))
+        return msgspec.json.decode(response.body)["result"], response.headers[b"mcp-session-id"].decode()
+
+    def _decoded(self, response: Response) -> Any:
+        events, self.events = self.events, []
+        if response.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+            messages = [msgspec.json.decode(event.data) for event in events]
+            answers = [message for message in messages if "id" in message]
+            notes = [message for message in messages if "id" not in message]
+            return {"status": response.status, "notifications": notes, **(answers[0] if answers else {})}
+        return {"status": response.status, **(msgspec.json.decode(response.body) if response.body else {})}
+
+
+def request_body(method: str, params: dict[str, Any] | None = None, request_id: Any = 7) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params or {}}
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    """A gateway with one server, `weather`."""
+    clock = SystemClock()
+    gateway = Gateway(
+        GatewaySettings(b'{"name":"penstock","version":"test"}'),
+        sealer=Sealer([KEY]),
+        known=KnownLists(tmp_path / "lists"),
+        clock=clock,
+        cells=CellRegistry(),
+    )
+    worker = Worker(gateway.context, Admittance())
+    server = await HttpServer.start(worker, host="127.0.0.1", port=0)
+    async with HttpClient() as client:
+        it = Running(gateway, worker, server, client)
+        await it.apply({"weather": lambda: InMemoryUpstream("weather", weather_server())})
+        yield it
+    server.close()
+    await gateway.close()
