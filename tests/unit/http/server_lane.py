@@ -8,11 +8,20 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from penstock.clock import FakeClock
+from penstock.http.connection import ServerConnection
 from penstock.http.limits import ServerLimits
 from penstock.http.server import Exchange, HttpServer, Request
 
 WAIT_SECONDS = 5.0
 """Patience with what must happen; no test takes this long unless it fails."""
+
+
+GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def post(body: bytes) -> bytes:
+    """A request with this body."""
+    return b"POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 class Answer(NamedTuple):
@@ -70,7 +79,7 @@ class Lane:
         self.clock = FakeClock()
         self.seen: list[Request] = []
         self.exchanges: asyncio.Queue[Exchange] = asyncio.Queue()
-        self.handle: Callable[[Exchange], None] = echo
+        self.handle: Callable[[Exchange], object] = echo
         self.clients: list[Client] = []
         self.server: HttpServer
 
@@ -93,6 +102,11 @@ class Lane:
         """The next exchange the handler was given."""
         async with asyncio.timeout(WAIT_SECONDS):
             return await self.exchanges.get()
+
+    async def only_connection(self) -> ServerConnection:
+        """The server's side of the only connection."""
+        await self.until(lambda: self.server.connections == 1)
+        return next(iter(self.server.open_connections))
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Let the loop turn until this holds."""
@@ -123,7 +137,7 @@ def hold(exchange: Exchange) -> None:
 async def serving(
     limits: ServerLimits | None = None,
     *,
-    handle: Callable[[Exchange], None] = echo,
+    handle: Callable[[Exchange], object] = echo,
     host: str = "127.0.0.1",
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Lane]:
