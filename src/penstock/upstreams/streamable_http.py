@@ -155,11 +155,12 @@ class StreamableHttpUpstream:
         return await (self._modern.call(call) if era is Era.MODERN else self._legacy.call(call))
 
     async def _describe(self, caller: Caller) -> Description:
+        is_unknown = self._choice[caller.era] is None
         era = await self._ready(caller)
         if era is Era.LEGACY:
             session = await self._legacy.session_for(caller)
             return msgspec.structs.replace(session.description, eras=self.eras.spoken(era) or (era,))
-        description, self._description = self._description, None  # of the probe just made, if there was one
+        description = self._description if is_unknown else None  # the probe just made has asked already
         if description is None:
             found = await self._modern.discover(caller)
             if not isinstance(found, Modern):
@@ -184,15 +185,18 @@ class StreamableHttpUpstream:
 
     async def _probe(self, caller: Caller) -> None:
         """Ask until it is known which era to speak with callers of that one's era."""
-        while (era := self.eras.next_probe(caller.era)) is not None:
-            if era is Era.MODERN:
-                await self._probe_modern()
-            else:
-                await self._probe_legacy(caller)
-        if not self.eras.spoken():
-            error = self._speaks_nothing()
-            self.eras.forget()  # whatever answered so may be gone the next time
-            raise error
+        try:
+            while (era := self.eras.next_probe(caller.era)) is not None:
+                if era is Era.MODERN:
+                    await self._probe_modern()
+                else:
+                    await self._probe_legacy(caller)
+            if not self.eras.spoken():
+                raise self._speaks_nothing()
+        except ServerError:
+            if not self.eras.spoken():
+                self.eras.forget()  # half an answer says little: what gave it may be gone the next time
+            raise
 
     async def _probe_modern(self) -> None:
         found = await self._modern.discover()
