@@ -21,7 +21,7 @@ class Gateway(Child):
         self._state = folder / "state"
         environment = plain_environment(make_home(folder), PENSTOCK_STATE_DIR=str(self._state))
         command = [*penstock_command(), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *arguments]
-        super().__init__("penstock serve", command, environment)
+        super().__init__("penstock serve", command, environment, ends_with_input=False)
         try:
             self.root = self._wait_for_url()
         except ProcessFailed:

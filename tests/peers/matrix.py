@@ -208,9 +208,11 @@ class Peers:
     def _start(self, server: PeerServer) -> tuple[str, Child, str]:
         home = make_home(self.folder / server.name)
         port = _free_port()
-        child = Child(server.name, server.listens or [], plain_environment(home, PORT=str(port)))
+        prints_url = not server.name.startswith("everything")
+        environment = plain_environment(home, PORT=str(port))
+        child = Child(server.name, server.listens or [], environment, ends_with_input=prints_url)
         try:
-            if server.name.startswith("everything"):
+            if not prints_url:
                 _wait_for_port(port, child)
                 return server.name, child, f"http://127.0.0.1:{port}/mcp"
             return server.name, child, child.read_line(30)

@@ -26,10 +26,13 @@ class ProcessFailed(Exception):
 
 
 class Child:
-    """A process that serves until its standard input closes. Use as a context manager."""
+    """A process that serves until it is told to end. Use as a context manager."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, ends_with_input: bool = True
+    ) -> None:
         self.name = name
+        self._ends_with_input = ends_with_input
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._process = subprocess.Popen(
@@ -87,12 +90,12 @@ class Child:
         return f"--- stderr of {self.name} ---\n{tail or '(nothing)'}"
 
     def end(self) -> None:
-        """Close its input, then ask it to end, then end it; its whole group goes with it."""
+        """Close its input, ask it to end where that says nothing to it, then end it; its whole group goes with it."""
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if self._has_ended():
+            if (self._ends_with_input or number == signal.SIGKILL) and self._has_ended():
                 break
             self._signal(number)
         self._has_ended()
