@@ -201,14 +201,13 @@ async def test_what_is_left_at_the_deadline_is_cut_and_its_calls_cancelled() -> 
         client.send(post(b"x"))
         exchange = await lane.exchange()
         drain = asyncio.create_task(lane.server.drain(10))
-        await lane.clock.advance(9)
+        await lane.clock.advance(8)
         assert not drain.done()
-        await lane.clock.advance(1)
+        await lane.clock.advance(3)
         assert await drain is False
         assert ended == ["/mcp"]
         assert exchange.is_disconnected
-        with pytest.raises(ConnectionResetError):
-            await client.rest()
+        assert await client.rest() == b""
 
 
 async def test_a_call_that_will_not_be_cancelled_does_not_hold_up_the_end() -> None:
@@ -226,7 +225,7 @@ async def test_a_call_that_will_not_be_cancelled_does_not_hold_up_the_end() -> N
         client.send(post(b"x"))
         await lane.exchange()
         drain = asyncio.create_task(lane.server.drain())
-        await lane.clock.advance(32)
+        await lane.clock.advance(35)
         assert await drain is False
         release.set()
 
