@@ -125,7 +125,7 @@ def _why(error: OSError, seconds: float) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or error})"
+        return f"TLS failed ({getattr(error, 'reason', '') or error})"
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there (connection refused)"
     return error.strerror or str(error) or type(error).__name__

@@ -82,12 +82,10 @@ async def connected(answer: Answer, limits: ClientLimits | None = None) -> Async
     """A connection to a server that runs `answer`."""
     async with serving(answer) as origin:
         connection = await connect(origin, limits=limits or ClientLimits())
-        gone = closing(connection)
         try:
             yield connection
         finally:
             connection.close()
-            await gone.wait()
 
 
 def closing(connection: ClientConnection) -> asyncio.Event:
