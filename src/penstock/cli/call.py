@@ -26,7 +26,7 @@ ROUNDS: Final = 20
 
 
 def rewritten(words: list[str]) -> list[str]:
-    """`--json '{…}'` gives arguments, `--json` alone asks for the raw result: told apart by the brace."""
+    """`--json '{…}'` gives arguments, `--json` alone asks for the raw result: told apart by the brace. `-` is `--stdin`."""
     out = list[str]()
     for word in words:
         if word.startswith("--json={"):
@@ -34,16 +34,17 @@ def rewritten(words: list[str]) -> list[str]:
         elif out and out[-1] == "--json" and word.lstrip().startswith("{"):
             out[-1:] = ["--arguments", word]
         else:
-            out.append(word)
+            out.append("--stdin" if word == "-" else word)
     return out
 
 
 def run(
     tool: Annotated[str, Parameter(help="The tool: SERVER_NAME, or its bare name when only one server has it.")],
     /,
-    *words: Annotated[
-        str, Parameter(help="key=value (typed by the tool's schema), key:=JSON, or '-' to read an object from stdin.")
-    ],
+    *words: Annotated[str, Parameter(help="key=value, typed by the tool's schema, or key:=JSON.")],
+    stdin: Annotated[
+        bool, Parameter(help="Read the arguments as a JSON object from stdin; '-' does the same.")
+    ] = False,
     arguments: Annotated[
         str | None, Parameter(name=["--arguments"], help="All arguments as a JSON object; --json '{…}' does the same.")
     ] = None,
@@ -52,12 +53,12 @@ def run(
     config: ConfigFlag = None,
 ) -> int:
     """Call a tool. Exit code: 0 ok, 1 the tool failed, 2 usage, 3 refused or protocol error, 4 no gateway."""
-    asks = sys.stdin.isatty() and sys.stderr.isatty() and "-" not in words
+    asks = sys.stdin.isatty() and sys.stderr.isatty() and not stdin
     client = McpClient(chosen_gateway(gateway, config), elicits=asks)
     found = found_tool(asyncio.run(client.list_tools()), tool)
     schema = found.get("inputSchema")
     schema = schema if isinstance(schema, dict) else {}
-    given = _given(words, arguments, schema)
+    given = _given(words, arguments, schema, stdin=stdin)
     raw = _call(client, str(found["name"]), given, schema, asks)
     result = json.loads(raw)
     if as_json:
@@ -97,9 +98,8 @@ def content_lines(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _given(words: tuple[str, ...], text: str | None, schema: dict[str, Any]) -> dict[str, Any]:
-    pairs = tuple(word for word in words if word != "-")
-    if "-" in words:
+def _given(words: tuple[str, ...], text: str | None, schema: dict[str, Any], *, stdin: bool) -> dict[str, Any]:
+    if stdin:
         if text is not None:
             raise ConfigError("expected arguments from stdin or from --json, got both")
         text = sys.stdin.read()
@@ -111,7 +111,7 @@ def _given(words: tuple[str, ...], text: str | None, schema: dict[str, Any]) -> 
             raise ConfigError(f"the arguments are not JSON: {error}") from None
         if not isinstance(whole, dict):
             raise ConfigError("expected the arguments as a JSON object")
-    return {**whole, **arguments_from(pairs, schema)}
+    return {**whole, **arguments_from(words, schema)}
 
 
 def _call(client: McpClient, name: str, given: dict[str, Any], schema: dict[str, Any], asks: bool) -> bytes:

@@ -106,7 +106,7 @@ def change_file(config: str | None, change: Change, done: str, *, quiet: bool = 
         check(source, path)
         return new
 
-    changed = edit_file(path, checked)
+    changed = edit_file(path, checked, name=display(path))
     (note if quiet else say)(f"{done} in {display(path)}" if changed else f"nothing to change in {display(path)}")
     return path, changed
 
@@ -165,8 +165,9 @@ async def _settled(client: AdminClient, name: str) -> dict[str, Any]:
 
 def server_line(row: Mapping[str, Any]) -> str:
     """A server's state in one line."""
-    error = f": {row['error']}" if row.get("error") else ""
-    return f"{row.get('name')}: {row.get('state')}{offers(row) and ', ' + offers(row)}{error}"
+    name = row.get("name")
+    error = ": " + str(row["error"]).removeprefix(f"server '{name}': ") if row.get("error") else ""
+    return f"{name}: {row.get('state')}{offers(row) and ', ' + offers(row)}{error}"
 
 
 def offers(row: Mapping[str, Any]) -> str:

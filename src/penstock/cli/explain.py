@@ -50,7 +50,7 @@ def _members(item: Any) -> Any:
 
 def _scalar(item: Any) -> str:
     match item:
-        case None | [] | {}:
+        case None | [] | {} | "":
             return "none"
         case bool():
             return "yes" if item else "no"

@@ -142,7 +142,7 @@ class Greeter:
             snippets(url),
             [f"Admin: {running.admin}   Configuration: {display(self._config)}"],
         ]
-        say("\n\n".join("\n".join(block) for block in blocks), flush=True)
+        say("\n" + "\n\n".join("\n".join(block) for block in blocks), flush=True)
 
     async def _example(self, running: Running, servers: list[dict[str, Any]]) -> str:
         """A call to paste, of a built-in server's tool; of other servers nobody knows what a call does."""

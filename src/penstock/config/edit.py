@@ -91,31 +91,35 @@ def set_enabled(text: str, name: str, enabled: bool) -> str:
     raise _by_hand(name)
 
 
-def edit_file(path: Path, change: Change) -> bool:
+def edit_file(path: Path, change: Change, *, name: str = "") -> bool:
     """Apply a change to the file in one step: whoever reads it sees the old text or the new one.
 
     Symlinks are followed, mode and owner kept; a missing file is made with mode 0600. Returns whether the text changed.
+    `name` is what messages call the file.
 
     Raises:
         ConfigError: the file cannot be read or written, is not TOML, or the change was refused.
     """
+    name = name or str(path)
     try:
         with _locked(target := Path(os.path.realpath(path))):
             old = target.read_bytes().decode() if target.exists() else ""
             try:
                 new = change(old)
             except tomllib.TOMLDecodeError as error:
-                raise ConfigError(f"not TOML, so it cannot be edited: {error}", file=str(path)) from None
+                raise ConfigError(f"not TOML, so it cannot be edited: {error}", file=name) from None
             except ConfigError as error:
-                raise ConfigError(str(error), file=str(path)) from None
+                if error.file:
+                    raise
+                raise ConfigError(error.message, file=name) from None
             if new == old and target.exists():
                 return False
             write_atomically(target, new.encode())
             return True
     except UnicodeDecodeError:
-        raise ConfigError("the file is not UTF-8 text", file=str(path)) from None
+        raise ConfigError("the file is not UTF-8 text", file=name) from None
     except OSError as error:
-        raise ConfigError(f"the file cannot be changed: {error.strerror}", file=str(path)) from None
+        raise ConfigError(f"the file cannot be changed: {error.strerror}", file=name) from None
 
 
 def write_atomically(target: Path, content: bytes) -> None:
