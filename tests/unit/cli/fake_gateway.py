@@ -64,7 +64,7 @@ class FakeGateway:
                 else:
                     self.do_GET()
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
             def _send(self, status: int, kind: str, content: bytes) -> None:

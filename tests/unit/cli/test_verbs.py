@@ -232,6 +232,12 @@ CLIENT = {
 }
 
 
+SSE = (
+    "it speaks HTTP+SSE (2024-11-05), which Penstock does not speak yet; "
+    "if the server has a streamable HTTP address too, add that one"
+)
+
+
 def test_import_says_what_it_took_renamed_and_left(reloading: FakeGateway, run: Run, place: Path) -> None:
     reloading.answers["/api/v1/servers"] = (200, {"servers": [row("my-time")]})
     (place / "client.json").write_text(json.dumps(CLIENT))
@@ -240,8 +246,7 @@ def test_import_says_what_it_took_renamed_and_left(reloading: FakeGateway, run: 
     assert said.out.splitlines() == [
         "took 'My Time', named 'my-time' here",
         "    not taken over: autoApprove",
-        "left 'old': it speaks HTTP+SSE (2024-11-05), which Penstock does not speak yet; "
-        "if the server has a streamable HTTP address too, add that one",
+        f"left 'old': {SSE}",
         "left 'web': there is a server 'web' already; 'penstock remove web' first",
         "left 'bad': url: 'htp://x' is not an http(s) URL (did you mean 'http://x'?)",
         "added 1 of 4 servers in penstock.toml",
