@@ -95,6 +95,7 @@ class ChildProcess:
 
     __slots__ = (
         "_guard",
+        "_is_connected",
         "_is_group_ended",
         "_is_stopping",
         "_listener",
@@ -126,6 +127,7 @@ class ChildProcess:
         self._stdin: asyncio.WriteTransport | None = None
         self._open_pipes = {0, 1, 2}
         self._timers: list[asyncio.TimerHandle] = []
+        self._is_connected = False
         self._is_stopping = False
         self._is_group_ended = False
         self.stderr = stderr
@@ -157,16 +159,20 @@ class ChildProcess:
         try:
             await self._connect(self._popen)
         except asyncio.CancelledError:
+            self._is_connected = True  # as far as it will be
             await self._kill_and_reap()
             raise
+        self._is_connected = True
+        if self.returncode is not None:
+            self._await_last_words()
 
     async def _connect(self, popen: Popen) -> None:
-        for fd, pipe in ((1, popen.stdout), (2, popen.stderr)):
+        for fd, pipe in ((2, popen.stderr), (1, popen.stdout)):
             reader, _ = await self._loop.connect_read_pipe(lambda fd=fd: _Pipe(self, fd), pipe)  # type: ignore[misc]
             self._transports[fd] = reader
         writer, _ = await self._loop.connect_write_pipe(lambda: _Pipe(self, 0), popen.stdin)
         self._transports[0] = writer
-        self._stdin = writer
+        self._stdin = writer if 0 in self._open_pipes else None
 
     @property
     def is_writable(self) -> bool:
@@ -250,7 +256,7 @@ class ChildProcess:
         if self.returncode is None:
             if fd != 2 and not self._is_stopping:
                 self._timers.append(self._loop.call_later(_DEAF_SECONDS, self.kill))
-        elif not self._open_pipes & {1, 2}:
+        elif self._is_connected and not self._open_pipes & {1, 2}:
             self._finish()
 
     def process_exited(self) -> None:
@@ -260,6 +266,11 @@ class ChildProcess:
         self.returncode = self._popen.poll()
         if not self._is_stopping:
             self._forget_group()
+        if self._is_connected:
+            self._await_last_words()
+
+    def _await_last_words(self) -> None:
+        """It has exited; what it wrote before may still be on its way."""
         if self._open_pipes & {1, 2}:
             self._timers.append(self._loop.call_later(_LAST_WORDS_SECONDS, self._finish))
         else:

@@ -67,7 +67,8 @@ def test_a_description_without_a_common_revision_is_as_a_refusal() -> None:
 
 
 def test_an_initialize_result_is_an_agreement() -> None:
-    said: dict[str, Any] = {"protocolVersion": "2025-03-26", "capabilities": [], "serverInfo": {"name": "x"}, "instructions": None}
+    said: dict[str, Any] = {"protocolVersion": "2025-03-26", "capabilities": []}
+    said |= {"serverInfo": {"name": "x"}, "instructions": None}
     agreement = judge_initialize(result(said))
     assert isinstance(agreement, Agreement)
     assert (agreement.era, agreement.version) == (Era.LEGACY, "2025-03-26")
