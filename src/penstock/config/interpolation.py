@@ -35,22 +35,13 @@ class Interpolator:
     def __repr__(self) -> str:
         return f"<Interpolator {self._directory}>"
 
-    def fill(self, text: str, *, lenient: bool = False) -> Text:
+    def fill(self, text: str) -> Text:
         """The text with its placeholders filled; unchanged if it has none.
-
-        With `lenient`, a placeholder that cannot be filled makes the whole text `Unresolved` instead of an error.
 
         Raises:
             MissingValue: a variable is not set, a file cannot be read, or the placeholder is malformed.
         """
-        if "${" not in text:
-            return text
-        try:
-            return _replace(text, self._look_up)
-        except MissingValue:
-            if lenient and not malformed(text):
-                return unresolved(text)
-            raise
+        return _replace(text, self._look_up) if "${" in text else text
 
     def _look_up(self, source: str, name: str) -> str:
         if source == "env":
@@ -82,14 +73,6 @@ def unresolved(text: str) -> Text:
         return text
     filled = _replace(text, lambda source, name: "")
     return Unresolved(text, shown=filled.shown, sources=filled.sources) if isinstance(filled, Secret) else filled
-
-
-def malformed(text: str) -> bool:
-    """Whether some placeholder in it is none of ours."""
-    return any(
-        match.group(1) is None and not (match.group().endswith("}") and _KNOWN.fullmatch(match.group(2)))
-        for match in PLACEHOLDER.finditer(text)
-    )
 
 
 def _replace(text: str, look_up: Callable[[str, str], str]) -> Text:

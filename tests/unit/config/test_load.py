@@ -4,32 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from penstock.config.interpolation import FILE_BYTES
-from penstock.config.load import Flags, Loaded, find_file, judge, load, mode_warnings, read_source
-from penstock.config.settings import Secret, Settings, reveal
+from penstock.config.load import Flags, find_file, judge, load, mode_warnings, read_source
+from penstock.config.settings import Settings, reveal
 from penstock.errors import ConfigError
+from tests.unit.config.loading import SERVER, loaded, refusal, write
 
-
-def write(directory: Path, text: str) -> Path:
-    path = directory / "penstock.toml"
-    path.write_text(text, "utf-8")
-    return path
-
-
-def loaded(
-    directory: Path, text: str, *, flags: Flags | None = None, resolve: bool = True, **environment: str
-) -> Loaded:
-    path = write(directory, text)
-    return load(path, name="penstock.toml", environment=environment, flags=flags, resolve=resolve)
-
-
-def refusal(directory: Path, text: str, **environment: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load(write(directory, text), name="penstock.toml", environment=environment)
-    return caught.value.message
-
-
-SERVER = '[servers.a]\nurl = "https://a.example/mcp"\n'
 DURATION = 'expected a duration such as "30s", "15m" or "250ms"'
 SIZE = 'expected a size such as "4MiB", "16KiB" or "512B"'
 ADDRESS = 'expected an address such as "127.0.0.1:8080", "[::1]:8080" or "localhost:8080"'
@@ -378,57 +357,6 @@ command = ["run", "--api-key", "planted", "--token=planted", "Authorization: pla
     assert "planted" not in repr(servers)
     assert reveal(servers["a"].url or "").endswith("key=planted&mode=x")
     assert [reveal(part) for part in servers["b"].command or ()].count("planted") == 2
-
-
-def test_any_value_may_come_from_the_environment(tmp_path: Path) -> None:
-    text = '[limits]\nwaiting = "${env:N}"\nidle = "${env:D}"\n[servers.a]\nurl = "${env:U}"\nenabled = "${env:E}"\n'
-    settings = loaded(tmp_path, text, N="7", D="3s", U="http://x/", E="yes").settings
-    assert (settings.limits.waiting, settings.limits.idle) == (7, 3.0)
-    assert settings.servers["a"].url == Secret("http://x/")
-    assert settings.servers["a"].enabled is True
-
-
-def test_a_bad_value_from_the_environment_is_not_shown(tmp_path: Path) -> None:
-    refused = refusal(tmp_path, '[limits]\nwaiting = "${env:N}"\n', N="planted")
-    assert refused.endswith("limits.waiting: expected a whole number from 1 to 1000000, got *** from ${env:N}")
-    refused = refusal(tmp_path, '[servers.a]\nurl = "${env:N}"\n', N="planted")
-    assert refused.endswith("servers.a.url: *** is not an http(s) URL")
-
-
-PLACEHOLDERS = [
-    ("${env:A", "'${env:A' is no placeholder; expected ${env:NAME} or ${file:PATH}, or '$${' for a plain '${'"),
-    ("${HOME}", "'${HOME}' is no placeholder; expected ${env:NAME} or ${file:PATH}, or '$${' for a plain '${'"),
-    ("${file:no}", "the file {0}/no cannot be read: No such file or directory"),
-    ("${file:big}", "the file {0}/big is larger than 64 KiB"),
-    ("${file:latin}", "the file {0}/latin is not UTF-8 text"),
-]
-
-
-@pytest.mark.parametrize(("text", "message"), PLACEHOLDERS)
-def test_a_placeholder_that_cannot_be_filled_is_refused(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "big").write_bytes(b"x" * (FILE_BYTES + 1))
-    (tmp_path / "latin").write_bytes(b"\xe9")
-    refused = refusal(tmp_path, f"{SERVER}headers = {{ X = '{text}' }}\n")
-    assert refused == f"penstock.toml:3: servers.a.headers.X: {message.replace('{0}', str(tmp_path))}"
-
-
-def test_a_doubled_dollar_writes_a_plain_one(tmp_path: Path) -> None:
-    command = loaded(tmp_path, "[servers.a]\ncommand = ['sh', '-c', 'echo $${HOME}']\n").settings.servers["a"].command
-    assert command == ("sh", "-c", "echo ${HOME}")
-
-
-def test_a_disabled_server_needs_no_values_yet(tmp_path: Path) -> None:
-    text = SERVER + "headers = { X = '${env:NONE}' }\nenabled = false\n"
-    assert loaded(tmp_path, text).settings.servers["a"].headers["X"].reveal() == "${env:NONE}"
-
-
-def test_placeholders_can_be_left_alone(tmp_path: Path) -> None:
-    text = '[limits]\nidle = "${env:D}"\n[listen]\nallowed_hosts = ["${env:H}", "b"]\n[servers.a]\nurl = "${env:U}"\n'
-    read = loaded(tmp_path, text, resolve=False)
-    assert read.settings.limits.idle == 75.0
-    assert read.unresolved == {("limits", "idle"): "${env:D}"}
-    assert read.settings.listen.allowed_hosts == ("b",)
-    assert read.settings.servers["a"].target == "***"
 
 
 def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path) -> None:
