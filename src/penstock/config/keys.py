@@ -88,7 +88,7 @@ LIMITS: Final = _section(
     Key("body_rate", Size(), "bytes per second a client's body must come at"),
     Key("idle", Duration(), "time a client's connection may rest between requests"),
     Key("connections", _COUNT, "connections of clients"),
-    Key("pipelined", Count(1, 1000), "requests of one connection that wait for their turn"),
+    Key("pipelined_bytes", Size(), "requests of one connection that were sent ahead and wait for their turn"),
     Key("stream_events", _COUNT, "events that wait for a slow reader of one stream"),
     Key("stream_bytes", Size(), "bytes of events that wait for a slow reader of one stream"),
     Key("stream_comment", Duration(), "silence on a stream after which a comment keeps it open"),

@@ -80,7 +80,7 @@ class LimitsSettings(msgspec.Struct, frozen=True, kw_only=True):
     body_rate: Bytes = KIB
     idle: Seconds = 75.0
     connections: int = 20_000
-    pipelined: int = 32
+    pipelined_bytes: Bytes = 64 * KIB
     stream_events: int = 256
     stream_bytes: Bytes = MIB
     stream_comment: Seconds = 15.0
