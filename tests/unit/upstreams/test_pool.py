@@ -195,6 +195,7 @@ async def test_a_cancelled_waiter_passes_on_what_it_was_just_given() -> None:
     first.cancel()
     await settle()
     assert first.cancelled()
+    assert second.done()
     assert await second is held
     third = asyncio.create_task(pool.borrow())
     await settle()

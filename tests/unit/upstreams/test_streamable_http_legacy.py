@@ -201,6 +201,8 @@ async def test_cancelling_tells_the_server_and_leaves_the_stream_to_end_by_itsel
             while upstream.state()["connections"]["busy"]:  # noqa: ASYNC110 - the connection tells the pool, not us
                 await asyncio.sleep(0)
         assert server.connections == 2
+        assert upstream.state()["connections"]["idle"] == 2
+        assert upstream.state()["connections"]["closed"] == 0
 
 
 async def test_a_servers_requests_are_answered_on_posts_of_their_own() -> None:
