@@ -1,0 +1,1 @@
+"""Measures Penstock beside nginx in the same run: `python -m benchmarks`."""

@@ -1,0 +1,90 @@
+"""Which rows there are: who calls, through what, which server, with how large a result.
+
+Knows: names and budgets. Does not know: processes, ports, how anything is measured.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Final, NamedTuple
+
+from benchmarks.messages import SIZES, Era
+from benchmarks.processes import Failed
+
+LABEL: Final = {"small": "1k", "large": "100k"}
+
+
+class Row(NamedTuple):
+    """One thing whose CPU time per call is measured."""
+
+    name: str
+    through: str
+    """`nginx`, `floor`, `raw`, `gateway`, or a peer's name."""
+    client: Era
+    server: Era
+    tool: str
+    has_session: bool
+    """Whether the client opens a legacy session first."""
+    ships: float | None = None
+    """At most so many times what nginx takes for relaying the server's bytes."""
+    aim: float | None = None
+
+    @property
+    def reference(self) -> str:
+        """The row it is compared with."""
+        return f"nginx-{self.server}-{LABEL[self.tool]}"
+
+    @property
+    def title(self) -> str:
+        """For the table."""
+        size = f"{SIZES[self.tool] // 1024} KB"
+        if self.through in {"nginx", "floor", "raw"}:
+            words = {"nginx": "nginx", "floor": "byte relay, same loop (floor)", "raw": "raw server, direct"}
+            return f"{words[self.through]}: {self.server} server, {size}"
+        without = ", no session" if self.client == "legacy" and not self.has_session else ""
+        who = "" if self.through == "gateway" else f"{self.through}: "
+        return f"{who}{self.client} client → {self.server} server, {size}{without}"
+
+
+def _yardsticks() -> list[Row]:
+    return [
+        Row(f"{through}-{era}-{LABEL[tool]}", through, era, era, tool, era == "legacy")
+        for era in ("modern", "legacy")
+        for tool in SIZES
+        for through in ("nginx", "floor", "raw")
+    ]
+
+
+def _gateway(client: Era, server: Era, ships: float, aim: float) -> list[Row]:
+    def row(tool: str, *, has_session: bool) -> Row:
+        without = "-sessionless" if client == "legacy" and not has_session else ""
+        name = f"{client}-{server}-{LABEL[tool]}{without}"
+        return Row(name, "gateway", client, server, tool, has_session, ships, aim)
+
+    rows = [row(tool, has_session=client == "legacy") for tool in SIZES]
+    if client == "legacy":
+        rows.append(row("small", has_session=False))
+    return rows
+
+
+YARDSTICKS: Final = tuple(_yardsticks())
+GATEWAY: Final = (
+    *_gateway("modern", "modern", 1.9, 1.6),
+    *_gateway("modern", "legacy", 3.0, 2.0),
+    *_gateway("legacy", "modern", 2.5, 1.8),
+    *_gateway("legacy", "legacy", 3.5, 2.2),
+)
+
+
+def choose(patterns: Sequence[str], peers: Sequence[Row] = ()) -> list[Row]:
+    """The rows whose names match one of `patterns` (`*` is any text), and before each the nginx row it is compared with.
+
+    Raises:
+        Failed: a pattern matches nothing.
+    """
+    every = [*YARDSTICKS, *GATEWAY, *peers]
+    for pattern in patterns:
+        if not any(fnmatchcase(row.name, pattern) for row in every):
+            raise Failed(f"no row is called '{pattern}'; there are {', '.join(row.name for row in every)}")
+    chosen = [row for row in every if any(fnmatchcase(row.name, pattern) for pattern in patterns)]
+    references = {row.reference for row in chosen}
+    return [row for row in every if row in chosen or row.name in references]
