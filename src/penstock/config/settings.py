@@ -81,8 +81,8 @@ class LimitsSettings(msgspec.Struct, frozen=True, kw_only=True):
     idle: Seconds = 75.0
     connections: int = 20_000
     pipelined_bytes: Bytes = 64 * KIB
-    stream_events: int = 256
-    stream_bytes: Bytes = MIB
+    stream_events: int = 1024
+    stream_bytes: Bytes = 4 * MIB
     stream_comment: Seconds = 15.0
     drain: Seconds = 30.0
     connect: Seconds = 5.0
