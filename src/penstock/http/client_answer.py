@@ -4,7 +4,7 @@ Knows: HTTP/1.1 framing of answers (httptools, and what it leaves lenient), cont
 not know: sockets, who waits for the answer, what an event means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import httptools
@@ -20,6 +20,25 @@ OnEvent = Callable[[Event], bool]
 _COLLECT, _EVENTS, _DISCARD = range(3)
 
 
+def whole_event(chunk: bytes) -> Event | None:
+    """The one event of which a chunk consists, when it is written the way servers write theirs; None: parse it.
+
+    Most streams are a single such event. Equal to what an `EventParser` between two events makes of the chunk, at a third
+    of its cost.
+    """
+    if chunk.endswith(b"\r\n\r\n"):
+        start = 22 if chunk.startswith(b"event: message\r\ndata: ") else 6 if chunk.startswith(b"data: ") else 0
+        data = chunk[start:-4]
+    elif chunk.endswith(b"\n\n"):
+        start = 21 if chunk.startswith(b"event: message\ndata: ") else 6 if chunk.startswith(b"data: ") else 0
+        data = chunk[start:-2]
+    else:
+        return None
+    if start == 0 or b"\n" in data or b"\r" in data:
+        return None
+    return Event(data)
+
+
 class AnswerReader:
     """Callbacks for httptools: raising one of our errors in them stops the parser and fails the request.
 
@@ -32,6 +51,7 @@ class AnswerReader:
         "_busy",
         "_decoder",
         "_events",
+        "_has_begun",
         "_has_moved",
         "_head_done",
         "_headers",
@@ -78,7 +98,9 @@ class AnswerReader:
         self._decoder: Decoder | None = None
         self._events: EventParser | None = None
         self._interim = self._status = self._repeated = 0
-        self._head_done = self._has_moved = self._is_head = self._is_long_read = self._keep_alive = False
+        self._head_done = self._has_begun = self._has_moved = self._is_head = self._is_long_read = self._keep_alive = (
+            False
+        )
 
     def _forget(self) -> None:
         """Drop what the answer's bytes went to, callback included; what still comes is not looked at."""
@@ -142,7 +164,6 @@ class AnswerReader:
             if self._on_event is not None and status < 300:
                 content_type = headers.get(b"content-type", b"")
                 if content_type[:17].lower() == b"text/event-stream" and content_type[17:18] in b"; ":
-                    self._events = EventParser(self._limits.event_bytes)
                     self._mode = _EVENTS
             if b"content-encoding" in headers:
                 self._start_decoding(headers[b"content-encoding"])
@@ -193,20 +214,30 @@ class AnswerReader:
             self._refuse_body()
 
     def _take_events(self, data: bytes) -> None:
-        parser, on_event = self._events, self._on_event
-        assert parser is not None
+        on_event = self._on_event
         assert on_event is not None
-        try:
-            events = parser.feed(data)
-        except EventTooLarge as error:
-            raise ResponseTooLarge(f"an event is larger than {self._limits.event_bytes} bytes") from error
-        for event in events:
+        for event in self._parse_events(data):
             if on_event(event):
                 self._forget()
                 self._answer(b"")
                 return
             if self._mode == _DISCARD:  # the callback closed the connection
                 return
+
+    def _parse_events(self, data: bytes) -> Sequence[Event]:
+        parser = self._events
+        if parser is None:
+            event = whole_event(data)
+            if event is not None and len(data) <= self._limits.event_bytes:
+                self._has_begun = True
+                return (event,)
+            parser = self._events = EventParser(self._limits.event_bytes)
+            if self._has_begun:
+                parser.feed(b"\n")  # no event; tells it that the stream's first bytes, where a mark may be, are over
+        try:
+            return parser.feed(data)
+        except EventTooLarge as error:
+            raise ResponseTooLarge(f"an event is larger than {self._limits.event_bytes} bytes") from error
 
     # rarer parts of a head
 

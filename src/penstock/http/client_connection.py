@@ -216,10 +216,10 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
                 waiter.set_result(Response(self._status, self._headers, body, self._first_byte_at))
 
     def _finish(self) -> None:
-        body = self._whole_body()
         has_outlived = self._waiter is None
-        self._answer(body)
-        self._forget()
+        if not has_outlived:
+            self._answer(self._whole_body())
+            self._forget()
         self._busy = False
         self.idle_since = self._loop.time()
         self.requests_done += 1

@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from penstock.http.client_answer import AnswerReader
+from penstock.http.client_answer import AnswerReader, whole_event
 from penstock.http.client_messages import BadResponse, ConnectionLost, RequestFailed, Response, ResponseTooLarge
 from penstock.http.limits import ClientLimits
-from penstock.protocol.event_stream import Event
+from penstock.protocol.event_stream import Event, EventParser
 from tests.unit.http.client_scripted import GET, feed, scripted
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -239,7 +239,7 @@ TOO_LARGE: dict[str, bytes] = {
     "unpacked body": OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"a" * 1001),
     "event": SSE + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"data: " + b"a" * 120 + b"\n\n"),
     "event without end": SSE + b"\r\ndata: " + b"a" * 120,
-    "header value": OK + b"X: " + b"a" * 600 + b"\r\n\r\n",
+    "header value": OK + b"Content-Length: 0\r\nX: " + b"a" * 600 + b"\r\n\r\n",
     "header without end": OK + b"X: " + b"a" * 600,
     "reason": b"HTTP/1.1 200 " + b"O" * 600,
     "repeated fields": OK + b"X: a\r\n" * 12 + b"\r\n",
@@ -335,3 +335,71 @@ def test_a_reader_alone_knows_nobody_to_answer() -> None:
             hook()
     with pytest.raises(BadResponse):
         reader.on_headers_complete()
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [b"event: message", b"data: ", b"data:", b"id: 1", b"\r\n", b"\n", b"\r", b"x", b" ", b"\xef\xbb\xbf", b":"]
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(LINES.map(b"".join))
+@example(b"data: \n\n")
+@example(b"data: x\r\n\r\n")
+@example(b"event: message\ndata: x\n\n")
+@example(b"event: message\r\ndata: x\r\n\r\n")
+def test_the_short_way_to_a_whole_event_gives_what_the_parser_gives(chunk: bytes) -> None:
+    event = whole_event(chunk)
+    if event is not None:
+        parser = EventParser(1000)
+        parser.feed(b"\n")
+        assert parser.feed(chunk) == [event]
+        assert parser.feed(b"data: next\n\n") == [Event(b"next")], "nothing is left over"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"data: a\n\n",
+                b"data: ",
+                b"event: message\r\ndata: b\r\n\r\n",
+                b"\xef\xbb\xbf",
+                b"c\n",
+                b"\n",
+                b": x\n\n",
+            ]
+        ),
+        max_size=8,
+    )
+)
+def test_whole_events_and_parts_of_events_may_follow_each_other(chunks: list[bytes]) -> None:
+    parser = EventParser(1000)
+    expected = [event for chunk in chunks for event in parser.feed(chunk)]
+    _, events, error, _ = exchange([SSE + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(*chunks)])
+    assert error is None
+    assert events == expected
+
+
+def test_after_the_callback_closed_the_connection_no_more_is_unpacked() -> None:
+    async def run() -> None:
+        transport = scripted()
+        connection = transport.protocol
+        seen: list[Event] = []
+
+        def take(event: Event) -> bool:
+            seen.append(event)
+            connection.close()
+            return False
+
+        body = gzip.compress(b"data: a\n\n" * 100_000)
+        wire = SSE + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        with pytest.raises(ConnectionLost):
+            await feed(transport, connection.request(GET, b"", take), [wire])
+        assert len(seen) == 1
+
+    asyncio.run(run())

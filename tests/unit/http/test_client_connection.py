@@ -379,6 +379,30 @@ async def test_bytes_nobody_asked_for_end_the_connection() -> None:
         assert connection.is_closed()
 
 
+async def test_even_an_empty_line_nobody_asked_for_ends_the_connection() -> None:
+    transport = scripted()
+    await feed(transport, transport.protocol.request(GET), [JSON])
+    transport.protocol.data_received(b"\r\n")
+    assert transport.ended == "aborted"
+
+
+async def test_an_answer_that_ended_with_its_awaiter_settles_nothing() -> None:
+    for ending in ("answer", "loss"):
+        transport = scripted()
+        settlements: list[ClientConnection] = []
+        transport.protocol.on_settled = settlements.append
+        task = asyncio.ensure_future(transport.protocol.request(GET))
+        await asyncio.sleep(0)
+        if ending == "answer":
+            transport.protocol.data_received(JSON)
+            assert (await task).body == b"{}"
+        transport.lose()
+        if ending == "loss":
+            with pytest.raises(ConnectionLost):
+                await task
+        assert settlements == []
+
+
 async def test_a_connection_lost_while_waiting_may_have_been_processed() -> None:
     transport = scripted()
     task = asyncio.ensure_future(transport.protocol.request(GET))

@@ -60,12 +60,10 @@ def test_a_large_body_comes_in_bounded_pieces() -> None:
     assert repr(decoder).endswith("bytes → 900001>")
 
 
-def test_a_piece_that_ends_exactly_at_the_bound_is_followed_by_what_zlib_held_back() -> None:
-    body = b"\0" * (256 * 1024 * 3)
-    for packed in (gzip.compress(body), zlib.compress(body), bare_deflate(body)):
-        coding = b"gzip" if packed[:2] == b"\x1f\x8b" else b"deflate"
-        for split in range(1, 40):
-            assert decode(coding, [packed[:-split], packed[-split:]], ratio=2000) == body
+def test_what_zlib_holds_back_at_the_end_of_a_piece_is_not_lost() -> None:
+    for more in range(1, 260):  # in some of these the last match crosses the end of a piece and all input is used up
+        body = b"\0" * (256 * 1024 + more)
+        assert decode(b"deflate", [bare_deflate(body)], ratio=2000) == body
 
 
 def test_an_empty_body_is_empty_even_if_it_claims_to_be_compressed() -> None:
