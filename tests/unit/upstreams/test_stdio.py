@@ -171,14 +171,16 @@ async def test_log_lines_reach_the_only_call_in_flight_from_the_level_it_asked_f
 
 async def test_log_lines_reach_nobody_when_two_calls_could_own_them() -> None:
     async with stdio_server("modern") as upstream:
-        waiting = await Waiting(upstream).arrived()
-        notices = Notices()
-        await upstream.call(tool_call("log", meta={"io.modelcontextprotocol/logLevel": "debug"}, notify=notices))
-        assert notices.items == []
+        everything = {"io.modelcontextprotocol/logLevel": "debug"}
+        first, second = Notices(), Notices()
+        arrived = asyncio.create_task(upstream.call(tool_call("wait", meta=everything, notify=first)))
+        await until(lambda: upstream.state()["in_flight"] == 1)
+        await upstream.call(tool_call("log", meta=everything, notify=second))
+        assert (first.items, second.items) == ([], [])
         assert upstream.state()["stray_logs"] == 2
         assert upstream.state()["other_notifications"] == 1
         await ask(upstream, "release")
-        await waiting.task
+        await arrived
 
 
 async def test_a_modern_call_without_a_level_gets_no_log_lines() -> None:
