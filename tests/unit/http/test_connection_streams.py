@@ -188,6 +188,22 @@ async def test_a_client_that_leaves_is_noticed_once_and_at_once(how: str, stream
         assert calls == [1]
 
 
+async def test_a_client_that_half_closes_is_gone_even_while_it_is_behind_with_reading(
+    sockets: list[socket.socket],
+) -> None:
+    async with serving(handle=hold) as lane:
+        slow = await connect_slow_reader(lane, sockets)
+        exchange = await lane.exchange()
+        stream = exchange.open_stream()
+        connection = await lane.only_connection()
+        while not connection._writing_paused:
+            stream.send(b"data: " + b"p" * 100_000 + b"\n\n", droppable=True)
+            await asyncio.sleep(0)
+        slow.shutdown(socket.SHUT_WR)
+        await lane.until(lambda: exchange.is_disconnected)
+        await lane.until(lambda: lane.server.connections == 0)
+
+
 async def test_a_client_that_leaves_after_its_answer_disturbs_nobody() -> None:
     async with serving(handle=hold) as lane:
         client = await lane.connect()

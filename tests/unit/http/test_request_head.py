@@ -316,3 +316,24 @@ def test_whatever_is_accepted_is_what_llhttp_understood(warm: list[bytes], piece
             for name, value in view.headers:
                 joined[name] = joined[name] + b", " + value if name in joined else value
             assert head.headers == joined
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (b"Transfer-Encoding: chunked\r\n", b"Content-Length: 3\r\n"),
+        (b"Content-Length: 3\r\n", b"Content-Length: 4\r\n"),
+        (b"Content-Length: 3\r\n", b"content-length: 3\r\n"),
+        (b"Mcp-Name: a\r\n", b"Mcp-Name: b\r\n"),
+        (b"X-Thing: a\r\n", b"X_Thing: a\r\n"),
+        (b"A: b\r\n", b"Host: b\r\n"),
+    ],
+)
+def test_lines_that_are_known_to_be_good_may_still_not_stand_together(first: bytes, second: bytes) -> None:
+    parser = HeadParser(100, 8192)
+    for line in (first, second):
+        start = b"POST /mcp HTTP/1.1\r\n" if line.startswith(b"Host") else HOST
+        assert isinstance(parser.parse(start + line + b"\r\n"), Head)
+    refusal = parser.parse(HOST + first + second + b"\r\n")
+    assert isinstance(refusal, Refusal)
+    assert refusal.status == 400
