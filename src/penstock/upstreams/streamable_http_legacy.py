@@ -395,11 +395,10 @@ class LegacyHttp:
         task.add_done_callback(self._background.discard)
 
     def _reception(self, request_id: bytes, session: LegacySession | None, call: Call | None) -> Reception:
-        now = asyncio.get_running_loop().time
         on_request = None
         if session is not None:
             on_request = lambda request: self._answer_request(session, request)  # noqa: E731 - one line, made per call
-        return Reception(self._link.name, request_id, Era.LEGACY, self._counts, now, call=call, on_request=on_request)
+        return Reception(self._link.name, request_id, Era.LEGACY, self._counts, call=call, on_request=on_request)
 
     def _next_id(self) -> bytes:
         self._last_id += 1

@@ -41,7 +41,21 @@ from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
 
 MODERN_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION})
 _MAX_HEADS: Final = 2048
+_MAX_PAGES: Final = 50
 _encode = msgspec.json.Encoder().encode
+
+
+class _Tool(msgspec.Struct):
+    name: str
+    input_schema: Raw = msgspec.field(name="inputSchema", default=Raw(b"{}"))
+
+
+class _ToolPage(msgspec.Struct):
+    tools: list[_Tool]
+    next_cursor: str | None = msgspec.field(name="nextCursor", default=None)
+
+
+_decode_page = msgspec.json.Decoder(_ToolPage).decode
 
 
 class NotModernAnswer(PenstockError):
@@ -63,8 +77,10 @@ class ModernHttp:
     def __repr__(self) -> str:
         return f"<ModernHttp {self._link.name} {self.version} | heads {len(self._heads)}>"
 
-    async def call(self, call: Call) -> Answer:
+    async def call(self, call: Call, *, may_relearn: bool = True) -> Answer:
         """Carry one call.
+
+        `may_relearn`: when headers that we wrote do not fit the tool any more, list the tools and try once again.
 
         Raises:
             NotModernAnswer: the server does not seem to be modern; the call was not processed.
@@ -78,8 +94,7 @@ class ModernHttp:
         head = self._heads.get((call.method, call.name)) or self._new_head(call.method, call.name)
         if call.headers or self._param_rules:
             head += extra_lines(self._call_headers(call), with_params=True)
-        now = asyncio.get_running_loop().time
-        reception = Reception(self._link.name, request_id, Era.MODERN, self._counts, now, call=call)
+        reception = Reception(self._link.name, request_id, Era.MODERN, self._counts, call=call)
         try:
             response = await self._link.send(head + content_length(body), body, reception.on_event, call)
         except RequestFailed as error:
@@ -91,7 +106,10 @@ class ModernHttp:
             answer = reception.answer()
             if answer is not None:
                 return answer
-        return self._refused(response, request_id)
+        failure = self._refused(response, request_id)
+        if failure.code == HEADER_MISMATCH and may_relearn and await self._has_new_rules(call):
+            return await self.call(call, may_relearn=False)
+        return failure
 
     async def discover(self, caller: Caller | None = None) -> DiscoverVerdict:
         """What the server says of itself and the revision in common; or that it is not modern, or not in our revisions.
@@ -106,7 +124,7 @@ class ModernHttp:
         meta = Raw(encode_modern_meta(self.version, info, capabilities))
         body = encode_request(request_id, "server/discover", {"_meta": meta})
         head = self._new_head("server/discover", None) + content_length(body)
-        reception = Reception(self._link.name, request_id, Era.MODERN, self._counts, asyncio.get_running_loop().time)
+        reception = Reception(self._link.name, request_id, Era.MODERN, self._counts)
         try:
             async with asyncio.timeout(self._settings.handshake_seconds):
                 response = await self._link.send(head, body, reception.on_event)
@@ -157,6 +175,29 @@ class ModernHttp:
             self._heads.clear()
         self._heads[method, name] = head
         return head
+
+    async def _has_new_rules(self, call: Call) -> bool:
+        """After a header mismatch: whether the tool's `Mcp-Param-*` are others by now, and ours to write."""
+        name = call.name
+        if call.method != "tools/call" or name is None or call.caller.era is Era.MODERN:
+            return False
+        before, tools = self._param_rules.get(name, ()), []
+        cursor: str | None = None
+        for _ in range(_MAX_PAGES):
+            params = {} if cursor is None else {"cursor": Raw(_encode(cursor))}
+            answer = await self.call(Call("tools/list", params, caller=call.caller), may_relearn=False)
+            if isinstance(answer, Failure):
+                return False
+            try:
+                page = _decode_page(answer.raw)
+            except msgspec.MsgspecError:
+                return False
+            tools += [(tool.name, tool.input_schema) for tool in page.tools]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        self.learn_tools(tools)
+        return self._param_rules.get(name, ()) != before
 
     def forget_heads(self) -> None:
         """The revision changed."""

@@ -4,6 +4,7 @@ Knows: JSON-RPC messages, our id, the caller's progress token and log level. Doe
 Invariants: only a reply with our id is an answer; a notification reaches the caller only if it belongs to this call.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -45,7 +46,6 @@ class Reception:
         "_counts",
         "_era",
         "_id",
-        "_now",
         "_on_request",
         "_server",
         "last_event_id",
@@ -60,14 +60,13 @@ class Reception:
         request_id: bytes,
         era: Era,
         counts: HttpCounts,
-        now: Callable[[], float],
         *,
         call: Call | None = None,
         on_request: Callable[[Request], None] | None = None,
     ) -> None:
-        """`now`: loop time. `on_request`: takes what a legacy server asks; None when it must not ask."""
+        """`on_request`: takes what a legacy server asks; None when it must not ask."""
         self._server, self._id, self._era = server, request_id, era
-        self._counts, self._now, self._call, self._on_request = counts, now, call, on_request
+        self._counts, self._call, self._on_request = counts, call, on_request
         self.reply: Reply | None = None
         """The answer, once it is there."""
         self.last_event_id = b""
@@ -102,12 +101,16 @@ class Reception:
         Raises:
             ServerMisbehaved: as for `on_event`.
         """
-        if self._era is Era.LEGACY and is_batch(body):
+        if body[:1] != b"{" and self._era is Era.LEGACY and is_batch(body):
             batch = decode_batch(body)
             for message in batch if isinstance(batch, list) else (batch,):
                 self._take(message)
+            return
+        message = decode(body)
+        if type(message) is Reply and message.id == self._id and self.reply is None:
+            self.reply = message  # what nearly every body is
         else:
-            self._take(decode(body))
+            self._take(message)
 
     def answer(self) -> Answer | None:
         """What the interface calls the reply."""
@@ -149,7 +152,7 @@ class Reception:
             if call is None or token is None or bytes(params.get(PROGRESS_TOKEN, b"")) != self._id:
                 self._counts.stray_progress += 1
                 return
-            call.progress_at = self._now()
+            call.progress_at = asyncio.get_running_loop().time()
             if call.notify is not None:
                 call.notify(notification.method, params | {PROGRESS_TOKEN: token})
         elif notification.method == "notifications/message":

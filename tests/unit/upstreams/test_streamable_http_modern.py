@@ -265,6 +265,29 @@ async def test_arguments_are_mirrored_for_legacy_callers_by_rules_learnt_from_th
         assert "b" not in server.asked[-1].headers
 
 
+async def test_rules_that_changed_are_learnt_again_when_the_server_misses_a_header() -> None:
+    annotated = {"type": "string", "x-mcp-header": "Region"}
+
+    async def script(asked: Asked, _: Line) -> bytes:
+        if asked.rpc == "tools/list":
+            if "cursor" not in asked.body["params"]:
+                return result(asked, tools=[{"name": "other", "inputSchema": {}}], nextCursor="2")
+            return result(asked, tools=[{"name": "add", "inputSchema": {"properties": {"region": annotated}}}])
+        if "mcp-param-region" not in asked.headers:
+            return error(asked, 400, -32020, "Mcp-Param-Region is missing")
+        return result(asked)
+
+    async with serving(modern(script)) as (server, upstream):
+        refused = await upstream.call(call_of(MODERN, region="eu"))
+        assert isinstance(refused, Failure)
+        assert refused.code == -32020
+        assert not server.all("tools/list")
+        assert isinstance(await upstream.call(call_of(LEGACY, region="eu")), Result)
+        assert len(server.all("tools/list")) == 2
+        assert isinstance(await upstream.call(call_of(LEGACY, "other")), Failure)
+        assert len(server.all("tools/call")) == 4
+
+
 async def test_a_method_without_name_has_no_name_header() -> None:
     async with serving(modern(echo)) as (server, upstream):
         await upstream.call(Call("tools/list", {}, caller=MODERN))
