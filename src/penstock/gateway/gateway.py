@@ -20,7 +20,7 @@ from penstock.gateway.route import RouteMaker
 from penstock.gateway.sessions import Sessions
 from penstock.gateway.snapshot import SnapshotBuilder, ViewSettings
 from penstock.identity.seal import Sealer
-from penstock.policies.deadline import Deadline, DeadlineSweep
+from penstock.policies.deadline import DeadlineSweep
 from penstock.policies.interface import Policy
 from penstock.telemetry.cells import CellRegistry
 from penstock.upstreams.interface import Upstream
@@ -88,11 +88,14 @@ class Gateway:
             changes.append(f"{'changed' if current else 'added'} {name}")
             if current is not None and current.settings.fingerprint == plan.settings.fingerprint:
                 servers[name] = current.with_settings(plan.settings)
+                self._sweep.add(servers[name].deadline)
+                self.in_background(self._forget_when_idle(current))
                 continue
             if current is not None:
                 gone.append(current)
             known = await loop.run_in_executor(None, self._known.load, name, plan.settings.fingerprint)
             servers[name] = HostedServer(plan.settings, plan.open(), known)
+            self._sweep.add(servers[name].deadline)
         for name, server in self._servers.items():
             if name not in plans:
                 changes.append(f"removed {name}")
@@ -128,7 +131,7 @@ class Gateway:
         await asyncio.gather(*closing, *self._background, return_exceptions=True)
 
     def _policies_of(self, server: HostedServer) -> Sequence[Policy]:
-        return [Deadline(server.name, server.settings.deadline, self._sweep)]
+        return [server.deadline]
 
     def _mark_dirty(self) -> None:
         """Many listings may change in one turn of the loop: build once for all of them."""
@@ -140,6 +143,12 @@ class Gateway:
         self._dirty = False
         self.context.snapshot = self._builder.build(self._servers, self._views)
 
+    async def _forget_when_idle(self, server: HostedServer) -> None:
+        """Go on watching the time of its last calls."""
+        while server.in_flight:
+            await self._clock.sleep(0.1)
+        self._sweep.forget(server.deadline)
+
     async def _close_when_idle(self, server: HostedServer) -> None:
         deadline = self._clock.now() + self._settings.drain_seconds
         try:
@@ -147,6 +156,7 @@ class Gateway:
                 await self._clock.sleep(0.1)
         finally:
             await server.upstream.close()
+        self.in_background(self._forget_when_idle(server))
 
     def _background_done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)

@@ -16,7 +16,7 @@ from penstock.clock import Clock
 from penstock.errors import NeedsAuthorization, PenstockError, ServerTimedOut
 from penstock.gateway.known_lists import KnownLists
 from penstock.gateway.listing import TOOLS, Listing, fetch_listing, input_schema_of
-from penstock.policies.deadline import DeadlineSettings
+from penstock.policies.deadline import Deadline, DeadlineSettings
 from penstock.upstreams.interface import Upstream
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class HostedServer:
         self.is_stale = known is not None
         """Whether the listing is from an earlier run and not yet confirmed."""
         self.failure: PenstockError | None = None
-        self.in_flight = 0
+        self.deadline: Final = Deadline(settings.name, settings.deadline)
         self.checked_at = -1e9
         """Clock time of the last finished attempt to list."""
         self.attempts_failed = 0
@@ -69,6 +69,11 @@ class HostedServer:
         if self.first_attempt.is_set():
             renewed.first_attempt.set()
         return renewed
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return len(self.deadline.running)
 
     @property
     def state(self) -> str:

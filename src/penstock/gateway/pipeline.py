@@ -18,9 +18,7 @@ def fold(policies: Sequence[Policy], forward: Handle) -> Handle:
 
 
 def _wrap(policy: Policy, proceed: Handle) -> Handle:
-    step = policy.__call__
-
-    def handle(call: Call) -> Awaitable[Answer]:  # returns the policy's coroutine: no frame of its own is awaited
-        return step(call, proceed)
+    def handle(call: Call) -> Awaitable[Answer]:  # returns the policy's awaitable: no frame of its own is awaited
+        return policy(call, proceed)
 
     return handle

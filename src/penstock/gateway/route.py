@@ -12,7 +12,6 @@ from penstock.gateway.hosting import HostedServer
 from penstock.gateway.pipeline import fold
 from penstock.policies.interface import Handle, Policy
 from penstock.telemetry.cells import Cell, CellRegistry
-from penstock.upstreams.interface import Answer, Call
 
 UNLISTED: Final = "(unlisted)"
 """Label of calls to names no list holds, so that clients cannot invent metrics."""
@@ -53,24 +52,10 @@ class RouteMaker:
     def _handle_of(self, server: HostedServer) -> Handle:
         known = self._handles.get(server.name)
         if known is None or known[0] is not server:
-            known = self._handles[server.name] = (server, fold(self._policies_of(server), _forward_to(server)))
+            known = self._handles[server.name] = (server, fold(self._policies_of(server), server.upstream.call))
         return known[1]
 
     def forget(self, servers: set[str]) -> None:
         """Let go of what was folded for servers that are gone."""
         for name in servers:
             self._handles.pop(name, None)
-
-
-def _forward_to(server: HostedServer) -> Handle:
-    """The last step: hand the call to the server, counting it so that a reload knows when the server is idle."""
-    call_upstream = server.upstream.call
-
-    async def forward(call: Call) -> Answer:
-        server.in_flight += 1
-        try:
-            return await call_upstream(call)
-        finally:
-            server.in_flight -= 1
-
-    return forward

@@ -1,13 +1,15 @@
 """End a call that takes too long.
 
-Knows: the loop's clock, calls. Does not know: HTTP, JSON-RPC, other policies.
+Knows: calls and the loop's clock. Does not know: HTTP, JSON-RPC, other policies.
 Invariant: a call that showed no progress for `idle_seconds`, or has lasted `total_seconds`, ends within one sweep with
 `ServerTimedOut`, and its server is told to stop by the cancelling of its task.
 
-One sweep for all calls instead of one timer for each: entering and leaving cost a set operation.
+One sweep for all calls instead of a timer for each, and no coroutine of its own: entering and leaving cost a set operation,
+and whoever runs the call's task asks `refusal` what a cancellation meant.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final
 
 import msgspec
@@ -26,63 +28,96 @@ class DeadlineSettings(msgspec.Struct, frozen=True):
     """In all."""
 
 
-class _Running:
-    """One call under a deadline."""
+class Deadline:
+    """The policy of one server's routes."""
 
-    __slots__ = ("call", "expired_after", "settings", "task")
+    __slots__ = ("_server", "_settings", "running")
 
-    def __init__(self, call: Call, settings: DeadlineSettings, task: "asyncio.Task[object]") -> None:
-        self.call = call
-        self.settings = settings
-        self.task = task
-        self.expired_after = 0.0
+    def __init__(self, server: str, settings: DeadlineSettings) -> None:
+        self._server = server
+        self._settings = settings
+        self.running: Final[set[Call]] = set()
+        """The server's calls under way."""
+
+    def __repr__(self) -> str:
+        settings = self._settings
+        return f"<Deadline {self._server} {settings.idle_seconds:g} s idle, {settings.total_seconds:g} s in all [{len(self.running)}]>"
+
+    def __call__(self, call: Call, proceed: Handle) -> Awaitable[Answer]:
+        """Watch the call from here on; `call.leave` ends that."""
+        self.running.add(call)
+        call.watch = self
+        return proceed(call)
+
+    def leave(self, call: Call) -> None:
+        """The call has ended."""
+        self.running.discard(call)
+
+    def expire(self, now: float) -> None:
+        """Cancel the task of each call that is over its time at `now` (loop seconds)."""
+        settings = self._settings
+        for call in self.running:
+            if call.expired_after:
+                continue
+            if now - (call.progress_at or call.started_at) >= settings.idle_seconds:
+                call.expired_after = settings.idle_seconds
+            elif now - call.started_at >= settings.total_seconds:
+                call.expired_after = settings.total_seconds
+            else:
+                continue
+            if call.task is not None:
+                call.task.cancel()
+
+    def refusal(self, call: Call) -> ServerTimedOut | None:
+        """What the cancelling of an expired call's task means; None when it was cancelled for another reason."""
+        if not call.expired_after:
+            return None
+        wanted = "progress or an answer" if call.expired_after == self._settings.idle_seconds else "an answer"
+        return ServerTimedOut(
+            self._server,
+            f"expected {wanted} to {call.method} within {call.expired_after:g} s, got none;"
+            f" raise servers.{self._server}.timeout if it needs longer",
+        )
 
 
 class DeadlineSweep:
-    """The one clock hand that passes over all running calls."""
+    """The one clock hand that passes over all running calls of all servers."""
 
     INTERVAL_SECONDS: Final = 0.1
 
     def __init__(self) -> None:
-        self._running: set[_Running] = set()
+        self._deadlines: list[Deadline] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<DeadlineSweep {len(self._running)} calls>"
+        return f"<DeadlineSweep {len(self)} calls of {len(self._deadlines)} servers>"
 
     def __len__(self) -> int:
-        return len(self._running)
+        return sum(len(deadline.running) for deadline in self._deadlines)
 
-    def enter(self, call: Call, settings: DeadlineSettings) -> _Running:
-        task = asyncio.current_task()
-        assert task is not None, "a call runs in a task"
-        running = _Running(call, settings, task)
-        self._running.add(running)
+    def add(self, deadline: Deadline) -> None:
+        """Sweep this one too; forgotten by `forget` once its last call has ended."""
+        self._deadlines.append(deadline)
         if self._timer is None:
             self._schedule()
-        return running
 
-    def leave(self, running: _Running) -> None:
-        self._running.discard(running)
+    def forget(self, deadline: Deadline) -> None:
+        """The server is gone and runs nothing any more."""
+        if deadline in self._deadlines:
+            self._deadlines.remove(deadline)
 
     def sweep(self, now: float) -> None:
-        """Cancel what is over its time at `now` (loop seconds)."""
-        for running in self._running:
-            call, settings = running.call, running.settings
-            if running.expired_after:
-                continue
-            if now - (call.progress_at or call.started_at) >= settings.idle_seconds:
-                running.expired_after = settings.idle_seconds
-            elif now - call.started_at >= settings.total_seconds:
-                running.expired_after = settings.total_seconds
-            else:
-                continue
-            running.task.cancel()
+        """Expire what is over its time at `now` (loop seconds)."""
+        for deadline in self._deadlines:
+            if deadline.running:
+                deadline.expire(now)
 
     def close(self) -> None:
+        """Stop the clock hand."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._deadlines.clear()
 
     def _schedule(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self.INTERVAL_SECONDS, self._tick)
@@ -90,38 +125,5 @@ class DeadlineSweep:
     def _tick(self) -> None:
         self._timer = None
         self.sweep(asyncio.get_running_loop().time())
-        if self._running:
+        if self._deadlines:
             self._schedule()
-
-
-class Deadline:
-    """The policy: one for each route's server, all sharing one sweep."""
-
-    def __init__(self, server: str, settings: DeadlineSettings, sweep: DeadlineSweep) -> None:
-        self._server = server
-        self._settings = settings
-        self._sweep = sweep
-
-    def __repr__(self) -> str:
-        return f"<Deadline {self._settings.idle_seconds:g} s idle, {self._settings.total_seconds:g} s in all>"
-
-    async def __call__(self, call: Call, proceed: Handle) -> Answer:
-        sweep = self._sweep
-        running = sweep.enter(call, self._settings)
-        try:
-            return await proceed(call)
-        except asyncio.CancelledError:
-            if not running.expired_after:
-                raise
-            if running.task.uncancel() > 0:
-                raise  # somebody else cancelled as well: that wins
-            raise ServerTimedOut(self._server, self._message(call, running.expired_after)) from None
-        finally:
-            sweep.leave(running)
-
-    def _message(self, call: Call, seconds: float) -> str:
-        progress = "progress or an answer" if seconds == self._settings.idle_seconds else "an answer"
-        return (
-            f"expected {progress} to {call.method} within {seconds:g} s, got none;"
-            f" raise servers.{self._server}.timeout if it needs longer"
-        )

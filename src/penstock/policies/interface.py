@@ -12,4 +12,6 @@ Handle = Callable[[Call], Awaitable[Answer]]
 class Policy(Protocol):
     """Sees each call of its route once. Raises `ServerError` to refuse."""
 
-    async def __call__(self, call: Call, proceed: Handle) -> Answer: ...
+    def __call__(self, call: Call, proceed: Handle) -> Awaitable[Answer]:
+        """Usually a coroutine function; a policy that only notes something returns `proceed(call)` and costs no frame."""
+        ...

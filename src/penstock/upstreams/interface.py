@@ -6,11 +6,13 @@ them (`Answer.era`), so that a call between two sides of one era is never re-enc
 Knows: raw JSON slices. Does not know: HTTP of the client's side, views, policies.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
 
+from penstock.errors import ServerError
 from penstock.protocol.versions import Era
 
 Raw = msgspec.Raw
@@ -44,6 +46,16 @@ class Caller:
         return f"<Caller {self.era.value} {self.revision}{' session' if self.session else ''}>"
 
 
+class Watch(Protocol):
+    """Who bounds a call's time by cancelling its task."""
+
+    def leave(self, call: "Call") -> None:
+        """The call has ended."""
+
+    def refusal(self, call: "Call") -> ServerError | None:
+        """What the cancelling of the call's task means; None when it was not the watch's doing."""
+
+
 class Call:
     """One request on its way to a server. Made by an edge, read by policies, used up by one upstream.
 
@@ -53,6 +65,7 @@ class Call:
 
     __slots__ = (
         "caller",
+        "expired_after",
         "first_byte_at",
         "headers",
         "meta",
@@ -63,6 +76,8 @@ class Call:
         "progress_at",
         "sent_at",
         "started_at",
+        "task",
+        "watch",
     )
 
     def __init__(
@@ -95,6 +110,12 @@ class Call:
         """When the first byte of the server's answer came."""
         self.progress_at = 0.0
         """When the server last showed progress; the idle deadline counts from here."""
+        self.task: asyncio.Task[None] | None = None
+        """The call's one task, when somebody may want to end it."""
+        self.watch: Watch | None = None
+        """Who bounds the call's time, once a policy does."""
+        self.expired_after = 0.0
+        """Seconds after which `watch` ended the call; 0.0 while it has not."""
 
     def __repr__(self) -> str:
         return f"<Call {self.method} {self.name or ''}>"

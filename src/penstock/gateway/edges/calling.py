@@ -48,11 +48,19 @@ async def run_call(route: Route, call: Call, reply: Reply, form: AnswerForm) -> 
         status, body = form.refusal(error, reply.request_id)
         outcome = "server_error"
     except asyncio.CancelledError:
-        _record(route, call, "cancelled", loop_time(), loop_time())
-        raise
+        answered_at = loop_time()
+        refusal = call.watch.refusal(call) if call.watch is not None else None
+        if refusal is None:
+            _record(route, call, "cancelled", answered_at, answered_at)
+            raise
+        status, body = form.refusal(refusal, reply.request_id)
+        outcome = "server_error"
     else:
         answered_at = loop_time()
         status, body, outcome = _word(answer, call, reply, form)
+    finally:
+        if call.watch is not None:
+            call.watch.leave(call)
     headers = b""
     if TIMING_REQUEST in reply.exchange.request.headers:
         headers = _timing_header(reply.exchange, call, answered_at)

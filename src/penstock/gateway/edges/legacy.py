@@ -253,9 +253,9 @@ class LegacyEdge:
         )
         running = run_call(route, call, reply, _FORMS[caller.revision])
         if session is None:
-            exchange.spawn(running)
+            call.task = exchange.spawn(running)
         else:
-            session.in_flight[request.id] = exchange.spawn(_run_in_session(running, reply, session))
+            call.task = session.in_flight[request.id] = exchange.spawn(_run_in_session(running, reply, session))
 
     def _refuse(self, exchange: Exchange, request: Request, code: int, message: str) -> None:
         exchange.respond(200, encode_error(request.id, code, message, null_id=False))

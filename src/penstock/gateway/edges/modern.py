@@ -160,7 +160,7 @@ class ModernEdge:
             headers=client_headers(exchange.request.headers, route.server.settings.forward_headers),
             started_at=self._context.loop_time(),
         )
-        task = exchange.spawn(run_call(route, call, reply, _FORM))
+        task = call.task = exchange.spawn(run_call(route, call, reply, _FORM))
         exchange.on_disconnect = task.cancel  # closing the response is how a modern client cancels
 
     def _answer_here(self, exchange: Exchange, view: View, request: Request) -> None:
