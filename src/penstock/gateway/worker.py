@@ -13,6 +13,7 @@ import msgspec
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.batch import answer_batch
+from penstock.gateway.edges.head import HeadFacts, head_facts
 from penstock.gateway.edges.legacy import LegacyEdge
 from penstock.gateway.edges.modern import ModernEdge
 from penstock.gateway.view import View
@@ -20,12 +21,11 @@ from penstock.http.server import Exchange
 from penstock.protocol.admission import is_modern
 from penstock.protocol.envelopes import Fault, Notification, Reply, Request, decode, encode_error, is_batch
 from penstock.protocol.errors import INVALID_REQUEST
-from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, era_of, writes_null_id
+from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, writes_null_id
 
 _NOT_FOUND: Final = b'{"error":"not found"}'
 _NO_SIGN_IN: Final = b'{"error":"this gateway has no sign-in"}'
 _SIGN_IN_PATHS: Final = ("/.well-known/oauth-", "/.well-known/openid-configuration")
-_VERSION: Final = b"mcp-protocol-version"
 
 
 class Worker:
@@ -43,36 +43,35 @@ class Worker:
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
-        view = self._context.snapshot.endpoints.get(request.path)
-        refusal = self.admittance.refusal(request.headers)
-        if refusal is not None:
-            exchange.respond(403, encode_error(None, 403, refusal, b'{"reason":"forbidden"}', null_id=False))
+        facts = head_facts(request, self.admittance)
+        if facts.refusal is not None:
+            exchange.respond(403, encode_error(None, 403, facts.refusal, b'{"reason":"forbidden"}', null_id=False))
             return
-        if b"origin" in request.headers:
-            exchange.extra_headers = self.admittance.cors(request.headers)
+        exchange.extra_headers = facts.cors
+        view = self._context.snapshot.endpoints.get(request.path)
         if view is None:
             self._elsewhere(exchange)
         elif request.method == b"POST":
-            self._post(exchange, view)
+            self._post(exchange, view, facts)
         elif request.method == b"DELETE":
-            self._legacy.end_session(exchange, view)
+            self._legacy.end_session(exchange, view, facts)
         elif request.method == b"OPTIONS":
             self.admittance.answer_preflight(exchange)
         else:
             exchange.respond(405, b'{"error":"POST messages here"}', headers=b"allow: POST, DELETE, OPTIONS\r\n")
 
-    def _post(self, exchange: Exchange, view: View) -> None:
+    def _post(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
         request = exchange.request
         message = decode(request.body)
         if isinstance(message, Request):
-            if is_modern(request.headers, message):
-                self._modern.request(exchange, view, message)
+            if facts.is_modern or is_modern(None, message):
+                self._modern.request(exchange, view, message, facts)
             else:
-                self._legacy.message(exchange, view, message)
+                self._legacy.message(exchange, view, message, facts)
         elif isinstance(message, Fault):
-            self._fault(exchange, view, message)
-        elif not self._says_modern(request.headers):
-            self._legacy.message(exchange, view, message)
+            self._fault(exchange, view, message, facts)
+        elif not facts.is_modern:
+            self._legacy.message(exchange, view, message, facts)
         elif isinstance(message, Notification):
             self._modern.notification(exchange, message)
         else:
@@ -80,19 +79,15 @@ class Worker:
             text = "Invalid Request: clients of this revision send requests and notifications, not responses"
             exchange.respond(400, encode_error(None, INVALID_REQUEST, text, null_id=False))
 
-    def _fault(self, exchange: Exchange, view: View, fault: Fault) -> None:
+    def _fault(self, exchange: Exchange, view: View, fault: Fault, facts: HeadFacts) -> None:
         """What is no message: a batch where the revision has batches, else 400."""
-        revision = self._legacy.revision_of(exchange)
+        revision = facts.version or DEFAULT_LEGACY
         if revision == DEFAULT_LEGACY and is_batch(exchange.request.body):
-            answer_batch(self._legacy, exchange, view)
+            answer_batch(self._legacy, exchange, view, facts)
             return
         data = msgspec.json.encode({"reason": fault.reason}) if fault.reason else None
         null_id = revision in LEGACY_VERSIONS and writes_null_id(revision)
         exchange.respond(400, encode_error(fault.id, fault.code, fault.message, data, null_id=null_id))
-
-    def _says_modern(self, headers: dict[bytes, bytes]) -> bool:
-        version = headers.get(_VERSION)
-        return version is not None and era_of(version.decode("latin-1")) is Era.MODERN
 
     def _elsewhere(self, exchange: Exchange) -> None:
         path = exchange.request.path

@@ -305,7 +305,7 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = NEVER
         self._started = 0.0
         self._head = head
-        request = Request(head.method, head.path, head.query, head.headers.copy(), body)
+        request = Request(head.method, head.path, head.query, head.headers, body, head.shared)
         exchange = self._exchange = Exchange(self, host, request, host.now())
         try:
             host.handler(exchange)

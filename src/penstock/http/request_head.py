@@ -61,6 +61,7 @@ class Head:
         "method",
         "path",
         "query",
+        "shared",
     )
 
     def __init__(self, line: RequestLine, headers: dict[bytes, bytes]) -> None:
@@ -70,6 +71,8 @@ class Head:
         self.content_length = 0
         self.is_chunked = False
         self.expects_continue = False
+        self.shared: dict[str, object] = {}
+        """For the handler: see `messages.Request.shared`."""
 
     def __repr__(self) -> str:
         framing = "chunked" if self.is_chunked else f"{self.content_length} B"

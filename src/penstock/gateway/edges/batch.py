@@ -7,6 +7,7 @@ on: a batch is answered once, when its last member is.
 from functools import partial
 from typing import Final
 
+from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.legacy import LegacyEdge
 from penstock.gateway.view import View
 from penstock.http.event_stream import EventStream
@@ -51,7 +52,7 @@ class _MemberLink:
         """Nothing to cut: the batch's own exchange notices a client that is gone."""
 
 
-def answer_batch(edge: LegacyEdge, exchange: Exchange, view: View) -> None:
+def answer_batch(edge: LegacyEdge, exchange: Exchange, view: View, facts: HeadFacts) -> None:
     """Take every member of the batch in `exchange`'s body through the legacy edge."""
     items = decode_batch(exchange.request.body)
     if isinstance(items, Fault):
@@ -67,4 +68,4 @@ def answer_batch(edge: LegacyEdge, exchange: Exchange, view: View) -> None:
         if isinstance(item, Fault):
             link.answer(400, encode_error(item.id, item.code, item.message, null_id=True), b"", b"")
         else:
-            edge.message(exchange.member(link), view, item)
+            edge.message(exchange.member(link), view, item, facts)

@@ -5,7 +5,7 @@ edge passes those in as an `AnswerForm`.
 """
 
 import asyncio
-from typing import Final, Protocol
+from typing import Protocol
 
 from penstock.errors import ServerError
 from penstock.gateway.edges.reply import Reply
@@ -15,8 +15,6 @@ from penstock.protocol.envelopes import Fault
 from penstock.protocol.results import classify
 from penstock.telemetry.server_timing import server_timing
 from penstock.upstreams.interface import Answer, Call, Failure, Result
-
-TIMING_REQUEST: Final = b"penstock-timing"
 
 
 class AnswerForm(Protocol):
@@ -62,7 +60,7 @@ async def run_call(route: Route, call: Call, reply: Reply, form: AnswerForm) -> 
         if call.watch is not None:
             call.watch.leave(call)
     headers = b""
-    if TIMING_REQUEST in reply.exchange.request.headers:
+    if reply.facts.wants_timing:
         headers = _timing_header(reply.exchange, call, answered_at)
     reply.finish(body, status=status, headers=headers)
     _record(route, call, outcome, answered_at, loop_time())

@@ -16,6 +16,7 @@ import msgspec
 from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import run_call
+from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name
 from penstock.gateway.edges.refusal import refusal_body
 from penstock.gateway.edges.reply import Reply
@@ -36,8 +37,6 @@ from penstock.protocol.results import to_legacy
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, answer_to_initialize
 from penstock.upstreams.interface import Call, Caller, Failure, Result
 
-SESSION_HEADER: Final = b"mcp-session-id"
-VERSION_HEADER: Final = b"mcp-protocol-version"
 _EMPTY: Final = b"{}"
 _NOT_YET: Final = ("resources/subscribe", "resources/unsubscribe")
 
@@ -76,30 +75,30 @@ class LegacyEdge:
     def __repr__(self) -> str:
         return f"<LegacyEdge {self._context.sessions!r}>"
 
-    def message(self, exchange: Exchange, view: View, message: Message) -> None:
+    def message(self, exchange: Exchange, view: View, message: Message, facts: HeadFacts) -> None:
         """One POSTed message."""
         if isinstance(message, Request) and message.method == "initialize":
             self._initialize(exchange, view, message)
             return
-        found = self._session_of(exchange, view)
+        found = self._session_of(exchange, view, facts)
         if found is None:
             return
         caller, session = found
         if isinstance(message, Request):
-            self._request(exchange, view, message, caller, session)
+            self._request(exchange, view, message, facts, caller, session)
             return
         if isinstance(message, Notification):
             self._notification(message, session)
         exchange.respond(202)  # a reply answers a request nobody here has made: taken and dropped
 
-    def end_session(self, exchange: Exchange, view: View) -> None:
+    def end_session(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
         """DELETE: from now on the session's id is unknown."""
-        if SESSION_HEADER not in exchange.request.headers:
+        if facts.session is None:
             exchange.respond(
                 400, _transport_error(INVALID_REQUEST, "Bad Request: DELETE needs an Mcp-Session-Id header")
             )
             return
-        found = self._session_of(exchange, view)
+        found = self._session_of(exchange, view, facts)
         if found is None or found[1] is None:
             return
         session = found[1]
@@ -108,21 +107,17 @@ class LegacyEdge:
             self._context.in_background(server.upstream.close_session(session.key))
         exchange.respond(204)
 
-    def revision_of(self, exchange: Exchange) -> str:
-        """What the version header says, or the default; not judged."""
-        header = exchange.request.headers.get(VERSION_HEADER)
-        return header.decode("latin-1") if header is not None else DEFAULT_LEGACY
-
-    def _session_of(self, exchange: Exchange, view: View) -> tuple[Caller, ClientSession | None] | None:
+    def _session_of(
+        self, exchange: Exchange, view: View, facts: HeadFacts
+    ) -> tuple[Caller, ClientSession | None] | None:
         """Who calls; None when that was refused."""
-        headers = exchange.request.headers
-        revision = self.revision_of(exchange)
-        if revision not in LEGACY_VERSIONS:
+        revision = facts.version or DEFAULT_LEGACY
+        if revision not in _FORMS:
             supported = ", ".join(LEGACY_VERSIONS)
             message = f"Bad Request: unsupported MCP-Protocol-Version '{revision[:40]}' (supported: {supported})"
             exchange.respond(400, _transport_error(INVALID_REQUEST, message))
             return None
-        token = headers.get(SESSION_HEADER)
+        token = facts.session
         if token is None:
             return _STATELESS[revision], None
         session = self._context.sessions.find(view.name, token)
@@ -156,7 +151,13 @@ class LegacyEdge:
             self._initialize(exchange, view, request)
 
     def _request(
-        self, exchange: Exchange, view: View, request: Request, caller: Caller, session: ClientSession | None
+        self,
+        exchange: Exchange,
+        view: View,
+        request: Request,
+        facts: HeadFacts,
+        caller: Caller,
+        session: ClientSession | None,
     ) -> None:
         method = request.method
         rule = lookup(Era.LEGACY, method)
@@ -169,7 +170,7 @@ class LegacyEdge:
         elif method == "logging/setLevel":
             self._set_level(exchange, request, session)
         else:
-            self._start_call(exchange, view, request, rule, caller, session)
+            self._start_call(exchange, view, request, facts, rule, caller, session)
 
     def _notification(self, notification: Notification, session: ClientSession | None) -> None:
         if notification.method != "notifications/cancelled" or session is None:
@@ -216,6 +217,7 @@ class LegacyEdge:
         exchange: Exchange,
         view: View,
         request: Request,
+        facts: HeadFacts,
         rule: MethodRule,
         caller: Caller,
         session: ClientSession | None,
@@ -240,7 +242,7 @@ class LegacyEdge:
             params[rule.name_field] = route.name_json
         if session is not None and session.log_level is not None:
             meta.rest[LOG_LEVEL] = session.log_level
-        reply = Reply(exchange, request.id)
+        reply = Reply(exchange, request.id, facts)
         call = Call(
             method,
             params,
@@ -248,7 +250,7 @@ class LegacyEdge:
             name=route.name,
             meta=meta.rest or None,
             notify=reply.notify,
-            headers=client_headers(exchange.request.headers, route.server.settings.forward_headers),
+            headers=client_headers(facts, exchange.request.headers, route.server.settings.forward_headers),
             started_at=self._context.loop_time(),
         )
         running = run_call(route, call, reply, _FORMS[caller.revision])

@@ -13,7 +13,8 @@ import msgspec
 from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import run_call
-from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name
+from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name
 from penstock.gateway.edges.refusal import refusal_body
 from penstock.gateway.edges.reply import Reply
 from penstock.gateway.view import View
@@ -21,18 +22,19 @@ from penstock.http.server import Exchange
 from penstock.protocol.admission import Refusal, admit
 from penstock.protocol.envelopes import Fault, Notification, Request, encode_error, encode_result
 from penstock.protocol.errors import (
-    HEADER_MISMATCH,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     http_status,
     translate_error,
 )
-from penstock.protocol.headers import check_request_headers, request_name
-from penstock.protocol.methods import TASKS_EXTENSION, MethodRule, lookup
+from penstock.protocol.methods import METHODS, TASKS_EXTENSION, MethodRule
 from penstock.protocol.results import to_modern
 from penstock.protocol.versions import SUPPORTED_VERSIONS, Era
 from penstock.upstreams.interface import Call, Caller, Failure, Result
 
+_CALLS: Final = frozenset({"routed", "completion"})
+_RULES: Final = {method: rule for method, rule in METHODS[Era.MODERN].items() if rule.capability != TASKS_EXTENSION}
+"""What is offered: tasks are not carried yet."""
 _KNOWN_CALLERS: Final = 1024
 _MAX_KNOWN_META: Final = 4096
 
@@ -82,36 +84,34 @@ class ModernEdge:
         """The core protocol has none that mean anything over HTTP: taken and dropped."""
         exchange.respond(202)
 
-    def request(self, exchange: Exchange, view: View, request: Request) -> None:
+    def request(self, exchange: Exchange, view: View, request: Request, facts: HeadFacts) -> None:
         """Judge one request; answer it here or start its call."""
-        judged = self._judge(exchange.request.headers, request)
+        judged = self._judge(exchange.request.headers, request, facts)
         if isinstance(judged, Refusal):
             self._refuse(exchange, request.id, judged.code, judged.message, judged.data)
             return
-        rule, caller, meta, name = judged
-        if rule.kind in {"routed", "completion"}:
-            self._start_call(exchange, view, request, rule, caller, meta, name)
+        rule = judged.rule
+        if rule.kind in _CALLS:
+            self._start_call(exchange, view, request, judged, facts)
         elif rule.kind == "list" or request.method == "server/discover":
             self._answer_here(exchange, view, request)
         else:
             self._refuse(exchange, request.id, METHOD_NOT_FOUND, f"Method not found: {request.method}")
 
-    def _judge(self, headers: dict[bytes, bytes], request: Request) -> "Judged | Refusal":
-        """`protocol.admission.admit`, but for a `_meta` seen before only the headers are compared."""
-        raw = request.params.get("_meta")
+    def _judge(self, headers: dict[bytes, bytes], request: Request, facts: HeadFacts) -> "Judged | Refusal":
+        """What `protocol.admission.admit` says, but quick where a `_meta` was seen before and header and body agree."""
+        params = request.params
+        raw = params.get("_meta")
         caller = self._callers.get(bytes(raw)) if raw is not None else None
-        if caller is None:
+        rule = _RULES.get(request.method)
+        if caller is None or rule is None or facts.version != caller.revision or facts.method != request.method:
             return self._judge_all(headers, request)
-        rule = lookup(Era.MODERN, request.method)
-        mismatch = check_request_headers(headers, request, rule, caller.revision)
-        if mismatch is not None:
-            return Refusal(HEADER_MISMATCH, mismatch.message)
-        if rule is None or rule.capability == TASKS_EXTENSION:
-            return Refusal(METHOD_NOT_FOUND, "Method not found")
-        name = request_name(request, rule)
-        if name is None and rule.name_field is not None:
-            return Refusal(INVALID_PARAMS, f"Invalid params: 'params.{rule.name_field}' must be a string")
-        del request.params["_meta"]
+        name = None
+        if rule.name_field is not None:
+            name = name_of(params, rule.name_field)
+            if name is None or facts.name != name:
+                return self._judge_all(headers, request)
+        del params["_meta"]
         return Judged(rule, caller, None, name)
 
     def _judge_all(self, headers: dict[bytes, bytes], request: Request) -> "Judged | Refusal":
@@ -129,16 +129,8 @@ class ModernEdge:
             self._callers[key] = caller
         return Judged(admitted.rule, caller, meta.rest or None, admitted.name)
 
-    def _start_call(
-        self,
-        exchange: Exchange,
-        view: View,
-        request: Request,
-        rule: MethodRule,
-        caller: Caller,
-        meta: dict[str, msgspec.Raw] | None,
-        name: str | None,
-    ) -> None:
+    def _start_call(self, exchange: Exchange, view: View, request: Request, judged: Judged, facts: HeadFacts) -> None:
+        rule, caller, meta, name = judged
         params = request.params
         if name is None:
             route = completion_route(view, params)
@@ -149,7 +141,7 @@ class ModernEdge:
             return
         if name is not None:
             params[rule.name_field or "name"] = route.name_json
-        reply = Reply(exchange, request.id)
+        reply = Reply(exchange, request.id, facts)
         call = Call(
             request.method,
             params,
@@ -157,7 +149,7 @@ class ModernEdge:
             name=route.name,
             meta=meta,
             notify=reply.notify,
-            headers=client_headers(exchange.request.headers, route.server.settings.forward_headers),
+            headers=client_headers(facts, exchange.request.headers, route.server.settings.forward_headers),
             started_at=self._context.loop_time(),
         )
         task = call.task = exchange.spawn(run_call(route, call, reply, _FORM))

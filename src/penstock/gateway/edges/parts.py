@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.route import Route
 from penstock.gateway.view import View
 
@@ -60,12 +61,13 @@ def completion_route(view: View, params: dict[str, msgspec.Raw]) -> Route | None
     return route
 
 
-def client_headers(headers: dict[bytes, bytes], forwarded: tuple[bytes, ...]) -> tuple[tuple[bytes, bytes], ...]:
+def client_headers(
+    facts: HeadFacts, headers: dict[bytes, bytes], forwarded: tuple[bytes, ...]
+) -> tuple[tuple[bytes, bytes], ...]:
     """The client's headers a server may see: `mcp-param-*`, which intermediaries must pass on, and those its settings name."""
-    found = [(name, value) for name, value in headers.items() if name.startswith(b"mcp-param-")]
-    if forwarded:
-        found += [(name, headers[name]) for name in forwarded if name in headers]
-    return tuple(found)
+    if not forwarded:
+        return facts.param_headers
+    return facts.param_headers + tuple((name, headers[name]) for name in forwarded if name in headers)
 
 
 def unknown_name(method: str, name: str | None) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from penstock.gateway.edges.head import HeadFacts
 from penstock.http.server import EventStream, Exchange
 from penstock.protocol.envelopes import encode_notification
 from penstock.protocol.event_stream import encode_event
@@ -17,22 +18,21 @@ _PROGRESS: Final = "notifications/progress"
 class Reply:
     """Answers exactly once. A client that does not take event streams gets no notifications."""
 
-    __slots__ = ("_stream", "_takes_stream", "exchange", "request_id")
+    __slots__ = ("_stream", "exchange", "facts", "request_id")
 
-    def __init__(self, exchange: Exchange, request_id: bytes) -> None:
+    def __init__(self, exchange: Exchange, request_id: bytes, facts: HeadFacts) -> None:
         self.exchange: Final = exchange
         self.request_id: Final = request_id
         """JSON bytes of the client's id."""
         self._stream: EventStream | None = None
-        accept = exchange.request.headers.get(b"accept", b"")
-        self._takes_stream = b"text/event-stream" in accept or b"*/*" in accept
+        self.facts: Final = facts
 
     def __repr__(self) -> str:
         return f"<Reply to {self.request_id!r}{' streaming' if self._stream is not None else ''}>"
 
     def notify(self, method: str, params: dict[str, msgspec.Raw]) -> None:
         """Send a notification ahead of the answer; progress is what a slow reader loses first."""
-        if not self._takes_stream or (self._stream is None and self.exchange.is_answered):
+        if not self.facts.takes_stream or (self._stream is None and self.exchange.is_answered):
             return
         if self._stream is None:
             self._stream = self.exchange.open_stream()
