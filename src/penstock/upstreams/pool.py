@@ -257,8 +257,8 @@ class Pool(Generic[T]):
             peak_waiting=self._peak_waiting,
         )
 
-    async def close(self) -> None:
-        """Close idle items, refuse waiters; items on loan are closed when they come back. Idempotent."""
+    async def close(self, *, loans_too: bool = False) -> None:
+        """Close idle items, refuse waiters; items on loan are closed when they come back, or `loans_too` now. Idempotent."""
         self._closed = True
         idle, self._idle = self._idle, []
         for slot in idle:
@@ -267,6 +267,9 @@ class Pool(Generic[T]):
             waiter, _ = self._waiters.popitem(last=False)
             if not waiter.done():
                 waiter.set_exception(self._gone())
+        if loans_too:
+            for item in list(self._busy):
+                self._close(item)
         tasks = [task for task in (self._alarm, self._refill) if task is not None]
         self._alarm = self._refill = None
         for task in tasks:

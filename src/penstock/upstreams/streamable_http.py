@@ -146,7 +146,7 @@ class StreamableHttpUpstream:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait((self._sweeper,))
-        await self._link.pool.close()
+        await self._link.pool.close(loans_too=True)
 
     # which era
 

@@ -420,3 +420,13 @@ async def test_it_counts_waits_holds_and_peaks() -> None:
     assert stats.wait_seconds == pytest.approx(2)
     assert stats.hold_seconds == pytest.approx(2)
     await pool.close()
+
+
+async def test_closing_may_end_loans_at_once() -> None:
+    maker, clock = Maker(), FakeClock()
+    pool = make_pool(maker, clock)
+    held = await pool.borrow()
+    await pool.close(loans_too=True)
+    assert held.is_closed
+    pool.give_back(held)
+    assert pool.stats().busy == 0

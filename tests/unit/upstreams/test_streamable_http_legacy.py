@@ -402,3 +402,94 @@ async def test_a_refused_initialized_notification_fails_the_call() -> None:
     async with serving(script) as (_, upstream):
         with pytest.raises(ServerMisbehaved, match="HTTP 500"):
             await upstream.call(call_of(LEGACY))
+
+
+async def test_what_is_forwarded_reaches_the_server_but_no_mirrored_arguments() -> None:
+    async with serving(legacy(echo)) as (server, upstream):
+        call = call_of(LEGACY)
+        call.headers = ((b"x-trace", b"1"), (b"mcp-param-region", b"eu"))
+        await upstream.call(call)
+        assert server.asked[-1].headers["x-trace"] == "1"
+        assert "mcp-param-region" not in server.asked[-1].headers
+
+
+@pytest.mark.parametrize("lost", ["initialize", "notifications/initialized"])
+async def test_a_connection_lost_in_the_handshake_fails_the_call_and_the_next_one_tries_anew(lost: str) -> None:
+    plain, losses = legacy(echo), 1
+
+    async def script(asked: Asked, line: Line) -> bytes | None:
+        nonlocal losses
+        if asked.rpc == lost and losses:
+            losses -= 1
+            line.close()
+            return None
+        return await plain(asked, line)
+
+    async with serving(script) as (_, upstream):
+        with pytest.raises(ServerUnavailable, match="closed the connection before it answered"):
+            await upstream.call(call_of(LEGACY))
+        assert isinstance(await upstream.call(call_of(LEGACY)), Result)
+
+
+async def test_a_handshake_that_needs_authorization_says_so() -> None:
+    async def script(asked: Asked, _: Line) -> bytes:
+        return http(400) if asked.rpc == "server/discover" else http(401)
+
+    async with serving(script) as (_, upstream):
+        with pytest.raises(NeedsAuthorization):
+            await upstream.call(call_of(LEGACY))
+
+
+async def test_a_reconnection_that_fails_is_tried_again() -> None:
+    call_id: list[Any] = []
+
+    async def script(asked: Asked, line: Line) -> bytes | None:
+        if asked.method == "POST":
+            call_id.append(asked.id)
+            return HEAD + EVENT_ONE + b"0\r\n\r\n"
+        if len(server.all("GET")) < 3:
+            line.close()
+            return None
+        return stream(rpc(id=call_id[0], result={}))
+
+    clock = FakeClock()
+    async with serving(legacy(script), clock=clock) as (server, upstream):
+        task = asyncio.create_task(upstream.call(call_of(LEGACY)))
+        await advance_until_done(clock, task)
+        assert isinstance(await task, Result)
+        assert upstream.state()["resumed_streams"] == 3
+
+
+async def test_no_more_is_told_in_the_background_than_allowed() -> None:
+    async def script(asked: Asked, _: Line) -> bytes:
+        return stream(rpc(id="p", method="ping"), rpc(id=asked.id, result={}))
+
+    async with serving(legacy(script), max_background=0) as (server, upstream):
+        assert isinstance(await upstream.call(call_of(LEGACY)), Result)
+        assert upstream.state()["background_dropped"] == 1
+        assert not server.all("-> p")
+
+
+async def test_no_log_level_is_set_at_a_server_without_logging() -> None:
+    async with serving(legacy(echo)) as (server, upstream):
+        await upstream.call(call_of(MODERN, meta={"io.modelcontextprotocol/logLevel": "info"}))
+        assert not server.all("logging/setLevel")
+        assert "_meta" not in server.asked[-1].body["params"]
+
+
+async def test_a_server_that_does_not_answer_the_end_of_a_session_is_not_waited_for() -> None:
+    plain = legacy(echo)
+
+    async def script(asked: Asked, line: Line) -> bytes | None:
+        if asked.method == "DELETE":
+            await line.until_closed()
+            return None
+        return await plain(asked, line)
+
+    async with serving(script, close_seconds=0.05) as (server, upstream):
+        await upstream.call(call_of(caller("a")))
+        await upstream.call(call_of(caller("b")))
+        await upstream.close_session("a")
+        async with asyncio.timeout(2):
+            await upstream.close()
+        assert len(server.all("DELETE")) == 2
