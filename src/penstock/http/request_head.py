@@ -140,11 +140,12 @@ class HeadParser:
     def judge_beginning(self, block: bytes) -> Refusal | None:
         """Why a block that is still arriving can never become a request; None while it can."""
         refusal = self._run_llhttp(block)
-        if refusal is not None and block.startswith(HTTP_2_PREFACE[: len(block)]):
+        if refusal is None or _REQUEST_LINE.match(block) is not None:
+            return refusal
+        if block.startswith(HTTP_2_PREFACE[: len(block)]):
             return Refusal(505, "http_version_not_supported")
-        if refusal is not None and _REQUEST_LINE.match(block) is None:
-            if b"\r\n" in block or _METHOD_BEGINNING.match(block) is None:
-                return _why_no_request_line(block)
+        if b"\r\n" in block or _METHOD_BEGINNING.match(block) is None:
+            return _why_no_request_line(block)
         return refusal
 
     def _learn(self, block: bytes, first: bytes, fields: list[bytes]) -> Refusal | None:

@@ -26,15 +26,16 @@ async def test_requests_on_one_connection_are_answered_one_after_the_other() -> 
         assert lane.server.connections == 1
 
 
-async def test_a_handler_may_change_its_headers_without_the_next_request_seeing_it() -> None:
-    def take(exchange: Exchange) -> None:
-        exchange.respond(200, exchange.request.headers.pop(b"host"))
-
-    async with serving(handle=take) as lane:
-        client = await lane.connect()
-        for _ in range(2):
-            client.send(GET % 1)
-            assert (await client.answer()).body == b"a"
+async def test_what_was_worked_out_from_a_header_block_is_shared_by_its_repeats_on_the_same_connection_only() -> None:
+    async with serving() as lane:
+        client, stranger = await lane.connect(), await lane.connect()
+        for sender, number in ((client, 1), (client, 1), (client, 2), (stranger, 1)):
+            sender.send(GET % number)
+            await sender.answer()
+        first, again, other, foreign = (request.shared for request in lane.seen)
+        assert first is again
+        assert other is not first
+        assert foreign is not first
 
 
 async def test_pipelined_requests_are_handled_one_at_a_time_and_answered_in_order() -> None:
