@@ -13,8 +13,9 @@ from typing import Final, cast
 
 import httptools
 
-from penstock.http.client_answer import AnswerReader, OnEvent
+from penstock.http.client_answer import AnswerReader, OnEvent, whole_event
 from penstock.http.client_messages import BadResponse, ConnectionLost, RequestFailed, Response, ResponseTooLarge
+from penstock.http.client_repeat import RepeatedHead
 from penstock.http.client_url import Origin
 from penstock.http.limits import ClientLimits
 
@@ -32,6 +33,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         "_first_byte_at",
         "_loop",
         "_paused",
+        "_repeated_head",
         "_quiet_bytes",
         "_transport",
         "_unsent",
@@ -63,6 +65,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         self._waiter: asyncio.Future[Response] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._unsent: memoryview | None = None
+        self._repeated_head: RepeatedHead | None = None
         self._first_byte_at = self._drain_until = 0.0
         self._quiet_bytes = 0
         self._paused = self._closed = False
@@ -79,7 +82,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     def is_closed(self) -> bool:
         """Whether it will never take a request again."""
-        return self._closed or self._transport is None or self._transport.is_closing()
+        return self._closed
 
     def has_expired(self, now: float) -> bool:
         """Whether the server's own keep-alive limit is over, or so close that a request could cross its closing."""
@@ -98,7 +101,19 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
     # the request
 
     async def request(self, head: bytes, body: bytes = b"", on_event: OnEvent | None = None) -> Response:
-        """Write one request, return its answer.
+        """Write one request, return its answer: `begin`, and wait.
+
+        Raises what `begin` raises, and what it says its future may.
+        """
+        waiter = self.begin(head, body, on_event)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+
+    def begin(self, head: bytes, body: bytes = b"", on_event: OnEvent | None = None) -> "asyncio.Future[Response]":
+        """Write one request; the future takes its answer. Whoever awaits it calls `abandon` when that is cancelled.
 
         Args:
             head: request line and header lines, Content-Length and the empty line included.
@@ -132,11 +147,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         if len(body) > _ONE_WRITE_BYTES:
             self._unsent = memoryview(body)
             self._write_on()
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            self._abandon()
-            raise
+        return waiter
 
     def _write_on(self) -> None:
         """Write a long body piece by piece, as long as the transport takes it."""
@@ -146,8 +157,8 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             self._unsent = rest if len(rest) > 0 else None
             transport.write(piece)
 
-    def _abandon(self) -> None:
-        """The awaiter was cancelled."""
+    def abandon(self) -> None:
+        """The awaiter was cancelled: close the connection, unless `detach_on_cancel`."""
         if not self._busy:
             return
         if self.detach_on_cancel:
@@ -171,8 +182,12 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         if not self._busy or parser is None:
             self._abort()  # nothing was asked: whatever this is, it must not become the answer to the next request
             return
-        if self._first_byte_at == 0.0:
+        is_first = self._first_byte_at == 0.0
+        if is_first:
             self._first_byte_at = self._loop.time()
+            repeated = self._repeated_head
+            if repeated is not None and data.startswith(repeated.block) and self._take_repeated(repeated, data):
+                return
         self._is_long_read = self._quiet_bytes + len(data) > self._limits.header_bytes
         try:
             parser.feed_data(data)
@@ -185,6 +200,8 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         else:
             if self._busy:
                 self._await_rest(len(data))
+            elif is_first and not self._closed and not self._is_head and not self._interim:
+                self._repeated_head = RepeatedHead.learn(data, self._status, self._headers)
 
     def eof_received(self) -> None:
         self._end(None)
@@ -214,6 +231,33 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(Response(self._status, self._headers, body, self._first_byte_at))
+
+    def _take_repeated(self, repeated: RepeatedHead, read: bytes) -> bool:
+        """Take an answer whose head was judged before; False when the parser must look after all."""
+        waiter, on_event = self._waiter, self._on_event
+        body = repeated.body_in(read)
+        if body is None or waiter is None or self._unsent is not None:
+            return False
+        if repeated.is_stream and on_event is not None:
+            event = whole_event(body) if len(body) <= self._limits.event_bytes else None
+            if event is None:
+                return False
+            body = b""
+            try:
+                on_event(event)
+            except Exception as error:  # the caller's own, raised where it waits: as from the parser's callbacks
+                self._fail(error)
+                return True
+            if not self._busy:  # the callback closed the connection
+                return True
+        self._waiter = None
+        self._on_event = None
+        self._busy = False
+        self.idle_since = self._first_byte_at
+        self.requests_done += 1
+        if not waiter.done():
+            waiter.set_result(Response(repeated.status, repeated.headers, body, self._first_byte_at))
+        return True
 
     def _finish(self) -> None:
         has_outlived = self._waiter is None
