@@ -4,7 +4,6 @@ Knows: snapshot, catalogue, sessions, clock. Does not know: HTTP. `snapshot` is 
 whoever reads it twice during one request may see two generations, so readers take it once.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
@@ -37,7 +36,7 @@ class GatewayContext:
         self.clock: Final = clock
         self.in_background: Final = keeper.in_background
         self._settle = keeper.settle
-        self.loop_time: Final[Callable[[], float]] = asyncio.get_running_loop().time
+        self.now: Final[Callable[[], float]] = clock.now
 
     def __repr__(self) -> str:
         return f"<GatewayContext {self.snapshot!r}>"

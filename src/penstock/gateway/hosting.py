@@ -180,10 +180,9 @@ class Catalogue:
 
     async def _fetch(self, host: HostedServer) -> Listing:
         seconds = self.FIRST_LISTING_SECONDS if host.listing is None else host.settings.list_seconds
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
-                return await fetch_listing(host.upstream, wall=self._clock.wall(), started_at=loop.time())
+                return await fetch_listing(host.upstream, wall=self._clock.wall(), started_at=self._clock.now())
         except TimeoutError as error:
             raise ServerTimedOut(
                 host.name, f"expected its lists within {seconds:g} s; it is asked again behind"

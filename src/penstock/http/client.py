@@ -8,6 +8,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Mapping
+from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
@@ -129,7 +130,7 @@ class HttpClient:
         idle = self._idle.get(origin, [])
         while idle:
             connection = idle.pop()
-            if connection.is_idle() and not connection.has_expired(asyncio.get_running_loop().time()):
+            if connection.is_idle() and not connection.has_expired(monotonic()):
                 return connection
             connection.close()
         return None

@@ -9,6 +9,7 @@ nothing came after it; whatever breaks that closes it.
 import asyncio
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Final, cast
 
 import httptools
@@ -33,8 +34,8 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         "_first_byte_at",
         "_loop",
         "_paused",
-        "_repeated_head",
         "_quiet_bytes",
+        "_repeated_head",
         "_transport",
         "_unsent",
         "_waiter",
@@ -57,8 +58,8 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         ended: the connection is then idle or closed. Not called when it ended together with its awaiter."""
         self.detach_on_cancel = False
         """When set, cancelling the awaiter lets the request run on, unobserved, for `limits.detached_seconds`."""
-        self.idle_since: float = loop.time()
-        """Loop time."""
+        self.idle_since: float = monotonic()
+        """Monotonic seconds."""
         self.requests_done = 0
         self._loop: Final = loop
         self._transport: asyncio.Transport | None = None
@@ -79,6 +80,11 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
     def is_idle(self) -> bool:
         """Whether it can take a request now."""
         return not self._busy and not self.is_closed()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is still to end."""
+        return self._busy
 
     def is_closed(self) -> bool:
         """Whether it will never take a request again."""
@@ -184,7 +190,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             return
         is_first = self._first_byte_at == 0.0
         if is_first:
-            self._first_byte_at = self._loop.time()
+            self._first_byte_at = monotonic()
             repeated = self._repeated_head
             if repeated is not None and data.startswith(repeated.block) and self._take_repeated(repeated, data):
                 return
@@ -198,7 +204,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(BadResponse(f"the answer of {self.origin} is not valid HTTP/1.1: {error}"))
         else:
-            if self._busy:
+            if self.is_busy:
                 self._await_rest(len(data))
             elif is_first and not self._closed and not self._is_head and not self._interim:
                 self._repeated_head = RepeatedHead.learn(data, self._status, self._headers)
@@ -265,7 +271,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             self._answer(self._whole_body())
             self._forget()
         self._busy = False
-        self.idle_since = self._loop.time()
+        self.idle_since = monotonic()
         self.requests_done += 1
         if not self._keep_alive or self._unsent is not None:
             self._close_after_answer()
@@ -339,7 +345,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     def _outlive(self, seconds: float) -> None:
         """Let an answer nobody waits for run on for that long."""
-        self._drain_until = until = self._loop.time() + seconds
+        self._drain_until = until = monotonic() + seconds
         if self._watch is not None:
             if self._watch.when() <= until:
                 return  # it looks again by itself: one timer serves many requests
@@ -351,7 +357,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         self._watch = None
         if not self._busy or self._waiter is not None or self._drain_until == 0.0:
             return
-        left = self._drain_until - self._loop.time()
+        left = self._drain_until - monotonic()
         if left > 0.001:
             self._watch = self._loop.call_later(left, self._look)
         else:

@@ -46,7 +46,7 @@ class Response:
         self.body = body
         """Decoded."""
         self.first_byte_at = first_byte_at
-        """Loop time at which the first byte of the answer came."""
+        """When (monotonic seconds) the first byte of the answer came."""
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {len(self.headers)} headers {len(self.body)} bytes>"

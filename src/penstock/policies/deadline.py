@@ -10,6 +10,7 @@ and whoever runs the call's task asks `refusal` what a cancellation meant.
 
 import asyncio
 from collections.abc import Awaitable
+from time import monotonic
 from typing import Final
 
 import msgspec
@@ -40,8 +41,8 @@ class Deadline:
         """The server's calls under way."""
 
     def __repr__(self) -> str:
-        settings = self._settings
-        return f"<Deadline {self._server} {settings.idle_seconds:g} s idle, {settings.total_seconds:g} s in all [{len(self.running)}]>"
+        idle, total = self._settings.idle_seconds, self._settings.total_seconds
+        return f"<Deadline {self._server} {idle:g} s idle, {total:g} s in all [{len(self.running)} calls]>"
 
     def __call__(self, call: Call, proceed: Handle) -> Awaitable[Answer]:
         """Watch the call from here on; `call.leave` ends that."""
@@ -124,6 +125,6 @@ class DeadlineSweep:
 
     def _tick(self) -> None:
         self._timer = None
-        self.sweep(asyncio.get_running_loop().time())
+        self.sweep(monotonic())
         if self._deadlines:
             self._schedule()

@@ -7,6 +7,7 @@ Invariant: it takes and gives exactly what a real upstream does: calls in, notif
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -79,7 +80,7 @@ class CallContext:
         """Tell the caller how far the work is, if it asked."""
         if self._token is None:
             return
-        self.call.progress_at = asyncio.get_running_loop().time()
+        self.call.progress_at = monotonic()
         if self.call.notify is not None:
             said = {"progress": progress, "total": total, "message": message}
             params = {key: Raw(_encode(value)) for key, value in said.items() if value is not None}
@@ -421,7 +422,7 @@ class InMemoryUpstream:
     def _begin(self, call: Call) -> Step:
         self._refuse_when_closed()
         self.calls.append(call)
-        call.sent_at = asyncio.get_running_loop().time()
+        call.sent_at = monotonic()
         return self._steps.popleft() if self._steps else self.every_call
 
     def _refuse_when_closed(self) -> None:
@@ -449,7 +450,7 @@ class InMemoryUpstream:
         except Exception as error:  # the top of a server: what a function of it raises is its answer
             return Failure(INTERNAL_ERROR, f"Internal error: {error!r}", None, era)
         finally:
-            call.first_byte_at = asyncio.get_running_loop().time()
+            call.first_byte_at = monotonic()
         return Result(_encode(result), era)
 
 

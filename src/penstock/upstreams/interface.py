@@ -103,7 +103,7 @@ class Call:
         self.headers = headers
         """Extra request headers (lower-case names): `mcp-param-*` and what `forward_headers` names. HTTP servers only."""
         self.started_at = started_at
-        """Loop time at which the request was complete. All four times are `loop.time()`; 0.0 means not reached."""
+        """When the request was complete. All four are `time.monotonic()` (uvloop's own clock ticks in ms); 0.0: not reached."""
         self.sent_at = 0.0
         """When a connection or session was had and the request was written: the pool wait ends here."""
         self.first_byte_at = 0.0

@@ -7,6 +7,7 @@ answer, by the process's end, or by its cancellation; a notification reaches a c
 
 import asyncio
 from collections.abc import Mapping
+from time import monotonic
 from typing import Final
 
 import msgspec
@@ -122,7 +123,7 @@ class StdioConversation:
         """
         params, token = self._params_of(call)
         flight = self.send(call.method, params, call=call, token=token)
-        call.sent_at = self._loop.time()
+        call.sent_at = monotonic()
         try:
             reply = await flight.future
         except asyncio.CancelledError:
@@ -244,7 +245,7 @@ class StdioConversation:
             self._counts.late_replies += 1
             return
         if flight.call is not None:
-            flight.call.first_byte_at = self._loop.time()
+            flight.call.first_byte_at = monotonic()
         if not flight.future.done():
             flight.future.set_result(reply)
 
@@ -277,7 +278,7 @@ class StdioConversation:
         if flight is None or flight.token is None or flight.call is None:
             self._counts.stray_progress += 1
             return
-        flight.call.progress_at = self._loop.time()
+        flight.call.progress_at = monotonic()
         if flight.call.notify is not None:
             flight.call.notify("notifications/progress", params | {PROGRESS_TOKEN: flight.token})
 

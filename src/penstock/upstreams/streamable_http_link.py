@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import ssl
 from collections.abc import Iterable
+from time import monotonic
 from typing import Final
 
 from penstock import __version__
@@ -112,17 +113,20 @@ class HttpLink:
             if connection is None:
                 connection = await pool.borrow()
             if call is not None:
-                call.sent_at = asyncio.get_running_loop().time()
+                call.sent_at = monotonic()
             connection.detach_on_cancel = detach
             try:
-                return await connection.request(head, body, on_event)
+                return await connection.begin(head, body, on_event)
+            except asyncio.CancelledError:
+                connection.abandon()
+                raise
             except ConnectionLost as error:
                 if not error.unprocessed or tries == _TRIES:
                     raise
                 tries += 1
                 self.resent += 1
             finally:
-                if connection.is_idle() or connection.is_closed():
+                if not connection.is_busy:
                     pool.give_back(connection)
                 else:  # its answer is had, but its stream has not ended: the connection comes back by itself
                     connection.on_settled = pool.give_back
@@ -137,7 +141,7 @@ class HttpLink:
 
     def _is_spent(self, connection: ClientConnection) -> bool:
         return connection.is_closed() or (
-            connection.keep_alive_seconds is not None and connection.has_expired(asyncio.get_running_loop().time())
+            connection.keep_alive_seconds is not None and connection.has_expired(monotonic())
         )
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from penstock.errors import PenstockError, ServerMisbehaved
 from penstock.http.client import RequestFailed, Response
-from penstock.protocol.envelopes import encode_request
+from penstock.protocol.envelopes import compact_result, encode_request
 from penstock.protocol.errors import (
     HEADER_MISMATCH,
     METHOD_NOT_FOUND,
@@ -25,7 +25,7 @@ from penstock.protocol.headers import standard_headers
 from penstock.protocol.meta import PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.param_headers import Invalid, ParamHeader, param_header_rules, write_param_headers
 from penstock.protocol.versions import LATEST_MODERN, Era
-from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Raw
+from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Raw, Result
 from penstock.upstreams.stdio_eras import Agreement, DiscoverVerdict, Modern, NotModern, judge_discover
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception
@@ -102,6 +102,9 @@ class ModernHttp:
         call.first_byte_at = response.first_byte_at
         if response.status == 200:
             if reception.reply is None and is_json(response):
+                result = compact_result(response.body, request_id)
+                if result is not None:  # what nearly every body is
+                    return Result(result, Era.MODERN)
                 reception.take(response.body)
             answer = reception.answer()
             if answer is not None:

@@ -4,14 +4,24 @@ Knows: JSON-RPC messages, our id, the caller's progress token and log level. Doe
 Invariants: only a reply with our id is an answer; a notification reaches the caller only if it belongs to this call.
 """
 
-import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 import msgspec
 
 from penstock.errors import ServerMisbehaved
-from penstock.protocol.envelopes import Fault, Message, Notification, Reply, Request, decode, decode_batch, is_batch
+from penstock.protocol.envelopes import (
+    Fault,
+    Message,
+    Notification,
+    Reply,
+    Request,
+    compact_result,
+    decode,
+    decode_batch,
+    is_batch,
+)
 from penstock.protocol.event_stream import Event
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import Era
@@ -106,11 +116,11 @@ class Reception:
             for message in batch if isinstance(batch, list) else (batch,):
                 self._take(message)
             return
-        message = decode(body)
-        if type(message) is Reply and message.id == self._id and self.reply is None:
-            self.reply = message  # what nearly every body is
+        result = compact_result(body, self._id) if self.reply is None else None
+        if result is not None:  # what nearly every body is
+            self.reply = Reply(self._id, result)
         else:
-            self._take(message)
+            self._take(decode(body))
 
     def answer(self) -> Answer | None:
         """What the interface calls the reply."""
@@ -152,7 +162,7 @@ class Reception:
             if call is None or token is None or bytes(params.get(PROGRESS_TOKEN, b"")) != self._id:
                 self._counts.stray_progress += 1
                 return
-            call.progress_at = asyncio.get_running_loop().time()
+            call.progress_at = monotonic()
             if call.notify is not None:
                 call.notify(notification.method, params | {PROGRESS_TOKEN: token})
         elif notification.method == "notifications/message":

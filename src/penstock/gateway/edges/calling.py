@@ -5,6 +5,7 @@ edge passes those in as an `AnswerForm`.
 """
 
 import asyncio
+from time import monotonic
 from typing import Protocol
 
 from penstock.errors import ServerError
@@ -38,15 +39,14 @@ async def run_call(route: Route, call: Call, reply: Reply, form: AnswerForm) -> 
 
     A cancelled call is not answered here: whoever cancelled it knows how.
     """
-    loop_time = asyncio.get_running_loop().time
     try:
         answer = await route.handle(call)
     except ServerError as error:
-        answered_at = loop_time()
+        answered_at = monotonic()
         status, body = form.refusal(error, reply.request_id)
         outcome = "server_error"
     except asyncio.CancelledError:
-        answered_at = loop_time()
+        answered_at = monotonic()
         refusal = call.watch.refusal(call) if call.watch is not None else None
         if refusal is None:
             _record(route, call, "cancelled", answered_at, answered_at)
@@ -54,7 +54,7 @@ async def run_call(route: Route, call: Call, reply: Reply, form: AnswerForm) -> 
         status, body = form.refusal(refusal, reply.request_id)
         outcome = "server_error"
     else:
-        answered_at = loop_time()
+        answered_at = monotonic()
         status, body, outcome = _word(answer, call, reply, form)
     finally:
         if call.watch is not None:
@@ -63,7 +63,7 @@ async def run_call(route: Route, call: Call, reply: Reply, form: AnswerForm) -> 
     if reply.facts.wants_timing:
         headers = _timing_header(reply.exchange, call, answered_at)
     reply.finish(body, status=status, headers=headers)
-    _record(route, call, outcome, answered_at, loop_time())
+    _record(route, call, outcome, answered_at, monotonic())
 
 
 def _word(answer: Answer, call: Call, reply: Reply, form: AnswerForm) -> tuple[int, bytes, str]:

@@ -251,7 +251,7 @@ class LegacyEdge:
             meta=meta.rest or None,
             notify=reply.notify,
             headers=client_headers(facts, exchange.request.headers, route.server.settings.forward_headers),
-            started_at=self._context.loop_time(),
+            started_at=self._context.now(),
         )
         running = run_call(route, call, reply, _FORMS[caller.revision])
         if session is None:

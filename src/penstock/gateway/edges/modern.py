@@ -150,7 +150,7 @@ class ModernEdge:
             meta=meta,
             notify=reply.notify,
             headers=client_headers(facts, exchange.request.headers, route.server.settings.forward_headers),
-            started_at=self._context.loop_time(),
+            started_at=self._context.now(),
         )
         task = call.task = exchange.spawn(run_call(route, call, reply, _FORM))
         exchange.on_disconnect = task.cancel  # closing the response is how a modern client cancels
