@@ -66,7 +66,7 @@ class Connection:
         status_line, *lines = head.split(b"\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
         status = int(status_line.split()[1])
-        if status == 204 or status == 304:
+        if status in {204, 304}:
             return Answer(status, headers, b"")
         if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
             return Answer(status, headers, self._chunks())

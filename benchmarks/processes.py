@@ -133,7 +133,7 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, its living descendants, and children it has waited for (proc_pid_stat(5), fields 14 to 17)."""
+    """User and system time of a process, its living descendants, and children it waited for (proc_pid_stat(5), 14 to 17)."""
     ticks = 0
     for one in tree(pid):
         fields = _stat(one)

@@ -144,8 +144,8 @@ class RawServer(asyncio.Protocol):
             session = b"mcp-session-id: %b\r\n" % issued
         event = b"event: message\r\ndata: %b\r\n\r\n" % message
         return (
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n%btransfer-encoding: chunked\r\n\r\n"
-            b"%x\r\n%b\r\n0\r\n\r\n" % (session, len(event), event)
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
+            b"%btransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (session, len(event), event)
         )
 
 
