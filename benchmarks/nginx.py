@@ -6,7 +6,6 @@ Knows: nginx's configuration. Does not know: what is proxied.
 import os
 import shutil
 import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -73,15 +72,20 @@ def start(folder: Path, servers: Mapping[str, int]) -> tuple[Process, int]:
         Failed: it does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    failure = Failed("nginx was not started")
     for _ in range(3):
         port = free_port()
         file = folder / "nginx.conf"
         file.write_text(configuration(folder, port, servers), "utf-8")
         process = Process("nginx", [installed(), "-p", folder, "-e", "stderr", "-c", file], folder / "nginx.log")
-        if _accepts(process, port):
+        try:
+            process.wait_for_port(port, START_SECONDS)
+        except Failed as error:
+            process.stop()
+            failure = error
+        else:
             return process, port
-        process.stop()
-    raise Failed(f"nginx does not start; its log ends: {process.log_tail()}")
+    raise failure
 
 
 def free_port() -> int:
@@ -89,14 +93,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _accepts(process: Process, port: int) -> bool:
-    give_up_at = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up_at and process.is_running():
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return True
-        except OSError:
-            time.sleep(0.02)
-    return False

@@ -7,6 +7,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -84,6 +85,23 @@ class Process:
             if not more:
                 raise Failed(f"{self.name} ended ({self._process.wait(STOP_SECONDS)}); its log ends: {self.log_tail()}")
             self._read += more
+
+    def wait_for_port(self, port: int, seconds: float) -> None:
+        """Until somebody listens on a port of the loopback interface.
+
+        Raises:
+            Failed: it ended, or nobody did within `seconds`.
+        """
+        give_up_at = time.monotonic() + seconds
+        while time.monotonic() < give_up_at and self.is_running():
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        state = "does not listen" if self.is_running() else "ended"
+        raise Failed(f"{self.name} {state} instead of listening on port {port}; its log ends: {self.log_tail()}")
 
     def is_running(self) -> bool:
         """Whether it has not ended."""

@@ -1,8 +1,8 @@
 """Where the gateway's time goes for one row: `python -m benchmarks --profile ROW`.
 
 Knows: cProfile. Does not know: budgets.
-The profiler slows every Python function by about a microsecond, so small functions look larger than they are: it shows what is
-called and how often; the rows themselves show what that costs.
+The profiler slows every function, Python's and C's, by about half a microsecond, so small ones look larger than they are: it
+shows what is called, how often, and in which proportion; the rows themselves show what that costs.
 """
 
 import pstats
@@ -13,9 +13,11 @@ from benchmarks import cpu
 from benchmarks.cpu import Note
 from benchmarks.processes import Failed
 from benchmarks.rows import Row
-from benchmarks.stage import Place, Stage, penstock
+from benchmarks.stage import Place, Stage
 
 TOP: Final = 25
+EACH_CALL: Final = 0.5
+"""What runs less often than this for each call belongs to starting, and is left out."""
 
 
 def profile(stage: Stage, row: Row, *, seconds: float, note: Note) -> str:
@@ -27,7 +29,7 @@ def profile(stage: Stage, row: Row, *, seconds: float, note: Note) -> str:
     if row.through != "gateway":
         raise Failed(f"{row.name} does not go through the gateway; there is nothing to profile")
     file = stage.folder / "profile"
-    process, port = stage.start_gateway(command=(sys.executable, "-m", "cProfile", "-o", file, penstock()))
+    process, port = stage.start_gateway(command=(sys.executable, "-m", "benchmarks.profiled", file))
     stage.add("gateway", row.server, Place(process, port, stage.place(row).path))
     prepared = cpu.prepare(stage, row)
     sample = cpu.measure(prepared, seconds, [])
@@ -45,8 +47,9 @@ def render(stats: pstats.Stats, calls: int, row: Row) -> str:
         f"{'own µs':>8} {'total µs':>9} {'times':>7}  function",
     ]
     found = getattr(stats, "stats")  # noqa: B009  typeshed does not know the attribute
-    rows = sorted(found.items(), key=lambda item: -item[1][2])[:TOP]
-    for (file, line, name), (_, times, own, total, _) in rows:
+    rows = sorted(found.items(), key=lambda item: -item[1][2])
+    rows = [item for item in rows if item[1][1] >= calls * EACH_CALL]
+    for (file, line, name), (_, times, own, total, _) in rows[:TOP]:
         where = f"{file.rpartition('penstock/')[2]}:{line} " if line else ""
         lines.append(f"{own * 1e6 / calls:8.2f} {total * 1e6 / calls:9.2f} {times / calls:7.2f}  {where}{name}")
     return "\n".join(lines)

@@ -34,6 +34,11 @@ class Row(NamedTuple):
         return f"nginx-{self.server}-{LABEL[self.tool]}"
 
     @property
+    def is_peer(self) -> bool:
+        """Whether its calls go through another project's proxy."""
+        return self.through not in {"nginx", "floor", "raw", "gateway"}
+
+    @property
     def title(self) -> str:
         """For the table."""
         size = f"{SIZES[self.tool] // 1024} KB"

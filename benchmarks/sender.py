@@ -11,6 +11,7 @@ Arrivals are independent of each other (exponential gaps, a fixed seed), as thos
 import ctypes
 import gc
 import json
+import os
 import random
 import select
 import socket
@@ -55,6 +56,8 @@ class Outcome(NamedTuple):
     slip_p99: float
     waited: int
     """Calls that found every connection busy."""
+    is_first_in_line: bool = False
+    """Whether the kernel let the sender go before other programs."""
 
 
 def schedule(calls: int, calls_per_second: float, seed: int = SEED) -> list[float]:
@@ -166,14 +169,27 @@ def _connect(port: int) -> socket.socket:
     return connection
 
 
+def _go_first() -> bool:
+    """Ask to run whenever there is something to do; granted to root. It sleeps nearly always, so nobody starves.
+
+    What waits then is what is measured: the sender's share of the machine counts against it, in both halves of a round.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        return False
+    return True
+
+
 def main(file: Path) -> None:
     """Carry out the order in a file."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # sleep as exactly as the kernel can, not to 50 µs
+    is_first = _go_first()
     sender = Sender(Order(**json.loads(file.read_text("utf-8"))))
     gc.collect()
     gc.disable()
     try:
-        print(json.dumps(sender.run()._asdict()), flush=True)
+        print(json.dumps(sender.run()._replace(is_first_in_line=is_first)._asdict()), flush=True)
     finally:
         sender.close()
 
