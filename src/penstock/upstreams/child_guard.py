@@ -10,6 +10,7 @@ import contextlib
 import os
 from typing import Final
 
+from penstock.upstreams.child_pipe import PipeEnd
 from penstock.upstreams.child_spawn import Popen, spawn, watch_exit
 
 _SCRIPT: Final = """
@@ -68,7 +69,8 @@ class ChildGuard:
                 self._exited = loop.create_future()
                 self._popen = popen
                 watch_exit(popen, self._watcher_exited)
-                self._stdin, _ = await loop.connect_write_pipe(asyncio.Protocol, popen.stdin)
+                assert popen.stdin is not None
+                self._stdin = await PipeEnd(popen.stdin).connect_writer(asyncio.Protocol())
                 for group in self._groups:
                     self._tell(b"+ %d\n" % group)
 

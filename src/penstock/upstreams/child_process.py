@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from penstock.upstreams.child_guard import ChildGuard
 from penstock.upstreams.child_output import LineSplitter, LineTooLong, StderrTail
+from penstock.upstreams.child_pipe import PipeEnd
 from penstock.upstreams.child_spawn import Popen, spawn, watch_exit
 
 PASSED_ON: Final = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "SHELL", "TERM")
@@ -101,6 +102,7 @@ class ChildProcess:
         "_listener",
         "_loop",
         "_open_pipes",
+        "_pipes",
         "_popen",
         "_splitter",
         "_stdin",
@@ -123,6 +125,7 @@ class ChildProcess:
         self._stop_times = stop_times
         self._splitter: LineSplitter | None = LineSplitter(line_limit)
         self._popen: Popen | None = None
+        self._pipes: dict[int, PipeEnd] = {}
         self._transports: dict[int, asyncio.BaseTransport] = {}
         self._stdin: asyncio.WriteTransport | None = None
         self._open_pipes = {0, 1, 2}
@@ -154,10 +157,12 @@ class ChildProcess:
             reason = await asyncio.to_thread(_why_not_started, command, error)
             raise ChildFailedToStart(reason) from error
         self.pid = self._popen.pid
+        pipes = (self._popen.stdin, self._popen.stdout, self._popen.stderr)
+        self._pipes = {fd: PipeEnd(pipe) for fd, pipe in enumerate(pipes) if pipe is not None}
         self._guard.watch(self.pid)
         watch_exit(self._popen, self.process_exited)
         try:
-            await self._connect(self._popen)
+            await self._connect()
         except asyncio.CancelledError:
             self._is_connected = True  # as far as it will be
             await self._kill_and_reap()
@@ -166,12 +171,10 @@ class ChildProcess:
         if self.returncode is not None:
             self._await_last_words()
 
-    async def _connect(self, popen: Popen) -> None:
-        for fd, pipe in ((2, popen.stderr), (1, popen.stdout)):
-            reader, _ = await self._loop.connect_read_pipe(lambda fd=fd: _Pipe(self, fd), pipe)  # type: ignore[misc]
-            self._transports[fd] = reader
-        writer, _ = await self._loop.connect_write_pipe(lambda: _Pipe(self, 0), popen.stdin)
-        self._transports[0] = writer
+    async def _connect(self) -> None:
+        for fd in (2, 1):
+            self._transports[fd] = await self._pipes[fd].connect_reader(_Pipe(self, fd))
+        self._transports[0] = writer = await self._pipes[0].connect_writer(_Pipe(self, 0))
         self._stdin = writer if 0 in self._open_pipes else None
 
     @property
@@ -282,11 +285,8 @@ class ChildProcess:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        if self._popen is not None:
-            for fd, pipe in enumerate((self._popen.stdin, self._popen.stdout, self._popen.stderr)):
-                end = self._transports.get(fd, pipe)  # a pipe that was never connected has no transport
-                if end is not None:
-                    end.close()
+        for fd, pipe in self._pipes.items():
+            self._transports.get(fd, pipe).close()  # a pipe that was never connected has no transport
         if self.ended.done():
             return
         self._splitter = None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -123,11 +124,13 @@ def is_running(pid: int) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """Its children, zombies included (Linux)."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+    """Its children, zombies included."""
+    tasks = Path(f"/proc/{pid}/task")
+    if tasks.exists():
+        return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+    table = subprocess.run(("ps", "-A", "-o", "pid=,ppid="), capture_output=True, text=True, check=True).stdout
+    pairs = [line.split() for line in table.splitlines()]
+    return [int(child) for child, parent in pairs if parent == str(pid)]
 
 
 def descriptors() -> int:

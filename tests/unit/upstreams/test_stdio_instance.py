@@ -367,7 +367,6 @@ async def test_a_caller_that_gives_up_does_not_stop_the_start() -> None:
         assert upstream.state()["restarts"] == 0
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts children through /proc")
 async def test_many_starts_and_stops_leave_no_descriptor_and_no_zombie() -> None:
     async with stdio_server("modern") as upstream:
         await upstream.describe()
