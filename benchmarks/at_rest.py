@@ -87,8 +87,8 @@ def measure_memory(stage: Stage, note: Note) -> Memory:
     folder.mkdir()
     process, port = start_gateway(folder, stage.raw_ports)
     with process:
-        verify(port, shape("modern", "small", path="/mcp/modern"), "modern", "small", _CALLS)
-        verify(port, shape("modern", "small", path="/mcp/legacy"), "modern", "small", _CALLS)
+        verify(port, [shape("modern", "small", path="/mcp/modern")], "modern", "small", _CALLS)
+        verify(port, [shape("modern", "small", path="/mcp/legacy")], "modern", "small", _CALLS)
         time.sleep(SETTLE_SECONDS)
         memory = process.memory()
     note(f"memory at rest: RSS {memory.rss / 2**20:.1f} MiB, PSS {memory.pss / 2**20:.1f} MiB")

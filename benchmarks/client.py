@@ -5,6 +5,7 @@ It writes requests on all its connections before it reads any answer, so that an
 """
 
 import socket
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Self
 
 from benchmarks.messages import (
@@ -141,8 +142,10 @@ def open_session(port: int, path: str) -> Session:
         return Session(session_id, version)
 
 
-def verify(port: int, shape: Shape, era: Era, tool: str, calls: int, connections: int = 16) -> Template | None:
-    """Make `calls` calls and verify each one's id and result.
+def verify(
+    port: int, shapes: Sequence[Shape], era: Era, tool: str, calls: int, connections: int = 16
+) -> Template | None:
+    """Make `calls` calls, of `shapes` in turn, and verify each one's id and result.
 
     Returns what all answers look like but for their id; None when their bytes differ in more than that.
 
@@ -155,7 +158,7 @@ def verify(port: int, shape: Shape, era: Era, tool: str, calls: int, connections
         for first in range(0, calls, len(opened)):
             batch = list(zip(range(FIRST_ID + first, FIRST_ID + min(first + len(opened), calls)), opened, strict=False))
             for number, connection in batch:
-                connection.send(shape.with_id(number))
+                connection.send(shapes[(number - FIRST_ID) % len(shapes)].with_id(number))
             for number, connection in batch:
                 templates.add(_verified(connection.read(), era, tool, number))
     finally:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from benchmarks import wrk
 from benchmarks.client import open_session, verify
 from benchmarks.figures import rotated
-from benchmarks.messages import shape, text_of
+from benchmarks.messages import VARIETY, text_of, varied
 from benchmarks.processes import Failed, cpu_seconds, machine_seconds
 from benchmarks.rows import Row
 from benchmarks.stage import Place, Stage
@@ -61,20 +61,21 @@ def prepare(stage: Stage, row: Row) -> Prepared:
     place = stage.place(row)
     try:
         session = open_session(place.port, place.path) if row.has_session else None
-        made = shape(
+        shapes = varied(
             row.client,
             place.tool_prefix + row.tool,
             path=place.path,
             session=session.id if session else None,
             version=session.version if session else None,
+            count=VARIETY if row.is_varied else 1,
         )
         calls = VERIFIED_CALLS_OF_A_PEER if row.is_peer else VERIFIED_CALLS[row.tool]
-        template = verify(place.port, made, row.client, row.tool, calls)
+        template = verify(place.port, shapes, row.client, row.tool, calls)
     except (Failed, OSError) as error:
         raise Failed(f"{row.name}: {error}") from error
     script = stage.folder / f"{row.name}.lua"
     text = text_of(row.tool).replace('"', '\\"').replace("\n", "\\n")
-    script.write_text(wrk.script(made, template, text), "utf-8")
+    script.write_text(wrk.script(shapes, template, text), "utf-8")
     return Prepared(row, place, script, calls, template is not None)
 
 

@@ -107,7 +107,7 @@ def measure(stage: Stage, *, rounds: int, seconds: float, note: Note) -> Latency
         row = next(row for row in (*YARDSTICKS, *GATEWAY) if row.name == name)
         place = stage.place(row)
         made = shape(row.client, row.tool, path=place.path)
-        template = verify(place.port, made, row.client, row.tool, 200, connections=64)
+        template = verify(place.port, [made], row.client, row.tool, 200, connections=64)
         if template is None:
             raise Failed(f"{name}: answers differ in more than their ids; the sender cannot verify them")
         ways[name] = (place.port, made, template)

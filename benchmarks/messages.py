@@ -15,6 +15,9 @@ ID_DIGITS: Final = 9
 SIZES: Final = {"small": 1024, "large": 100 * 1024}
 """Tools of the raw server, and how many bytes the text of their result has."""
 
+VARIETY: Final = 64
+"""How many different calls take turns in a row that varies them."""
+
 _LINE: Final = 'Line %06d of the page says "nothing new" and goes on for a while, as lines of a page do.\n'
 
 
@@ -53,10 +56,24 @@ class Shape(NamedTuple):
         return b"%b%d%b" % (self.head, number, self.tail)
 
 
-def shape(era: Era, name: str, *, path: str, session: str | None = None, version: str | None = None) -> Shape:
-    """A `tools/call` of the tool called `name` at `path`; `session` is a legacy session's id, `version` what was agreed in it."""
+def shape(
+    era: Era,
+    name: str,
+    *,
+    path: str,
+    session: str | None = None,
+    version: str | None = None,
+    text: str = "hello",
+) -> Shape:
+    """A `tools/call` of the tool called `name` at `path`.
+
+    Args:
+        session: a legacy session's id.
+        version: what was agreed in it.
+        text: the tool's argument, which the raw server does not look at.
+    """
     version = version or (MODERN_VERSION if era == "modern" else LEGACY_VERSION)
-    params: dict[str, Any] = {"name": name, "arguments": {"text": "hello"}}
+    params: dict[str, Any] = {"name": name, "arguments": {"text": text}}
     lines = {"mcp-protocol-version": version}
     if era == "modern":
         params["_meta"] = modern_meta(version)
@@ -67,6 +84,16 @@ def shape(era: Era, name: str, *, path: str, session: str | None = None, version
     after = b',"method":"tools/call","params":%b}' % compact(params)
     head = http_head(path, lines, len(before) + ID_DIGITS + len(after))
     return Shape(head + before, after)
+
+
+def varied(
+    era: Era, name: str, *, path: str, session: str | None = None, version: str | None = None, count: int = VARIETY
+) -> list[Shape]:
+    """`count` calls of the same tool that all differ in their arguments and in their lengths."""
+    return [
+        shape(era, name, path=path, session=session, version=version, text=f"{number:02d}" + "x" * number)
+        for number in range(count)
+    ]
 
 
 def request(path: str, message: dict[str, Any], lines: dict[str, str] | None = None) -> bytes:

@@ -28,10 +28,13 @@ class Row(NamedTuple):
     """At most so many times what nginx takes for relaying the server's bytes."""
     aim: float | None = None
 
+    is_varied: bool = False
+    """Whether consecutive calls differ in length and arguments, so that what a proxy remembers of the last does not fit the next."""
+
     @property
     def reference(self) -> str:
         """The row it is compared with."""
-        return f"nginx-{self.server}-{LABEL[self.tool]}"
+        return f"nginx-{self.server}-{LABEL[self.tool]}{'-varied' if self.is_varied else ''}"
 
     @property
     def is_peer(self) -> bool:
@@ -42,12 +45,13 @@ class Row(NamedTuple):
     def title(self) -> str:
         """For the table."""
         size = f"{SIZES[self.tool] // 1024} KB"
+        varied = ", varied" if self.is_varied else ""
         if self.through in {"nginx", "floor", "raw"}:
             words = {"nginx": "nginx", "floor": "byte relay, same loop (floor)", "raw": "raw server, direct"}
-            return f"{words[self.through]}: {self.server} server, {size}"
+            return f"{words[self.through]}: {self.server} server, {size}{varied}"
         without = ", no session" if self.client == "legacy" and not self.has_session else ""
         who = "" if self.through == "gateway" else f"{self.through}: "
-        return f"{who}{self.client} client → {self.server} server, {size}{without}"
+        return f"{who}{self.client} client → {self.server} server, {size}{without}{varied}"
 
 
 def _yardsticks() -> list[Row]:
@@ -56,7 +60,7 @@ def _yardsticks() -> list[Row]:
         for era in ("modern", "legacy")
         for tool in SIZES
         for through in ("nginx", "floor", "raw")
-    ]
+    ] + [Row("nginx-modern-1k-varied", "nginx", "modern", "modern", "small", has_session=False, is_varied=True)]
 
 
 def _gateway(client: Era, server: Era, ships: float, aim: float) -> list[Row]:
@@ -74,6 +78,7 @@ def _gateway(client: Era, server: Era, ships: float, aim: float) -> list[Row]:
 YARDSTICKS: Final = tuple(_yardsticks())
 GATEWAY: Final = (
     *_gateway("modern", "modern", 1.9, 1.6),
+    Row("modern-modern-1k-varied", "gateway", "modern", "modern", "small", False, 1.9, 1.6, is_varied=True),
     *_gateway("modern", "legacy", 3.0, 2.0),
     *_gateway("legacy", "modern", 2.5, 1.8),
     *_gateway("legacy", "legacy", 3.5, 2.2),

@@ -8,6 +8,7 @@ bodies differ from call to call, that the id and the result's text are in it. Th
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,7 +23,7 @@ _SUMMARY: Final = re.compile(
 )
 
 _SCRIPT: Final = r"""
-local head, tail = @HEAD@, @TAIL@
+local heads, tails = {@HEADS@}, {@TAILS@}
 local is_right = @CHECK@
 local sent, threads, waiting = @FIRST@, {}, {}
 right, wrong, example = 0, 0, ""
@@ -32,7 +33,8 @@ function setup(thread) table.insert(threads, thread) end
 function request()
   sent = sent + 1
   waiting[sent] = true
-  return head .. sent .. tail
+  local which = sent % #heads + 1
+  return heads[which] .. sent .. tails[which]
 end
 
 function response(status, headers, body)
@@ -100,14 +102,23 @@ def installed() -> str:
     return found
 
 
-def script(shape: Shape, template: Template | None, text: str) -> str:
-    """The Lua script of a row. `text` is what the result's text looks like in JSON; used where there is no template."""
+def script(shapes: Sequence[Shape], template: Template | None, text: str) -> str:
+    """The Lua script of a row whose calls are of `shapes` in turn.
+
+    Args:
+        text: what the result's text looks like in JSON; used where there is no template.
+    """
     if template is None:
-        check = _CONTAINS.replace("@TEXT@", quoted(text.encode()))
+        check = _filled(_CONTAINS, {"@TEXT@": quoted(text.encode())})
     else:
-        check = _EXACT.replace("@PREFIX@", quoted(template.prefix)).replace("@SUFFIX@", quoted(template.suffix))
-    parts = {"@CHECK@": check, "@HEAD@": quoted(shape.head), "@TAIL@": quoted(shape.tail), "@FIRST@": str(FIRST_ID)}
-    return re.sub("|".join(parts), lambda found: parts[found[0]], _SCRIPT)
+        check = _filled(_EXACT, {"@PREFIX@": quoted(template.prefix), "@SUFFIX@": quoted(template.suffix)})
+    heads, tails = (", ".join(quoted(part) for part in parts) for parts in zip(*shapes, strict=True))
+    return _filled(_SCRIPT, {"@CHECK@": check, "@HEADS@": heads, "@TAILS@": tails, "@FIRST@": str(FIRST_ID)})
+
+
+def _filled(text: str, parts: Mapping[str, str]) -> str:
+    """All at once, so that what is filled in is not searched for marks."""
+    return re.sub("|".join(parts), lambda found: parts[found[0]], text)
 
 
 def quoted(data: bytes) -> str:
