@@ -117,6 +117,9 @@ class TestUpstream:
         await peer.upstream.call(call_of("echo", caller))
         state = json.loads(json.dumps(peer.upstream.state()))
         assert state["transport"] in {"streamable_http", "in_memory", "stdio"}
+        assert state["eras"] == [peer.era.value]
+        assert state["spoken_with"][caller.era.value] == peer.era.value
+        assert state["last_error"] == ""
         assert isinstance(peer.upstream.recent_log(5), list)
 
     async def test_ending_a_session_twice_or_an_unknown_one_does_no_harm(self, peer: Peer, caller: Caller) -> None:

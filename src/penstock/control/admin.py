@@ -91,8 +91,11 @@ class Admin:
             page = lambda asked: self._log(name, asked)  # noqa: E731  # one page for each server, made when asked for
         try:
             body = page(query) if page is not None else None
-        except (LookupError, ValueError) as error:
-            _answer(exchange, 404, {"error": str(error.args[0]) if error.args else "not found"})
+        except LookupError as error:
+            _answer(exchange, 404, {"error": str(error.args[0])})
+            return
+        except ValueError as error:
+            _answer(exchange, 400, {"error": f"a query parameter is no number: {error}"})
             return
         if body is None:
             _answer(exchange, 404, {"error": "not found"})
@@ -103,18 +106,20 @@ class Admin:
         server = self._gateway.context.snapshot.servers.get(name)
         if server is None:
             raise LookupError(f"no server is named '{name}'")
-        lines = server.upstream.recent_log(_MAX_LOG_LINES)
-        total = int(server.upstream.state().get("stderr_lines", len(lines)))
         after = query.get("after")
+        total = server.upstream.state().get("stderr_lines")
+        if total is None:  # several children: their lines stand in groups, and have no common count
+            total = len(server.upstream.recent_log(_MAX_LOG_LINES))
         wanted = total - int(after) if after is not None else int(query.get("lines", "100"))
-        return {"lines": lines[-wanted:] if wanted > 0 else [], "cursor": total}
+        return {"lines": server.upstream.recent_log(min(wanted, _MAX_LOG_LINES)), "cursor": total}
 
     def _tools(self, query: dict[str, str]) -> dict[str, Any]:
         words = query.get("q", "").lower().split()
-        view = self._gateway.context.snapshot.endpoints["/mcp"]
+        snapshot = self._gateway.context.snapshot
+        defined = {server.name: _tools_of(server) for server in snapshot.servers.values()}
         found = []
-        for exposed, route in view.routes["tools/call"].items():
-            tool = _tool_of(route.server, route.name)
+        for exposed, route in snapshot.endpoints["/mcp"].routes["tools/call"].items():
+            tool = _decoded(defined[route.server.name].get(route.name))
             text = f"{exposed} {tool.get('title', '')} {tool.get('description', '')}".lower()
             if all(word in text for word in words):
                 found.append(
@@ -173,7 +178,7 @@ def describe_server(server: HostedServer) -> dict[str, Any]:
         "state": server.state,
         "transport": server.settings.transport,
         "target": server.settings.target,
-        "eras": state.get("eras", []),
+        "eras": state["eras"],
         **counts,
         "error": server.failure.message if server.failure else None,
         "listed_at": listed_at,
@@ -188,14 +193,14 @@ def _disabled_row(name: str, target: str) -> dict[str, Any]:
     return row | {"error": None, "listed_at": None, "stale": False, "detail": {}}
 
 
-def _tool_of(server: HostedServer, name: str) -> dict[str, Any]:
-    if server.listing is None:
-        return {}
-    for item in server.listing.items(TOOLS):
-        if item.key == name:
-            tool = msgspec.json.decode(item.raw)
-            return tool if isinstance(tool, dict) else {}
-    return {}
+def _tools_of(server: HostedServer) -> dict[str, msgspec.Raw]:
+    return {item.key: item.raw for item in server.listing.items(TOOLS)} if server.listing is not None else {}
+
+
+def _decoded(definition: msgspec.Raw | None) -> dict[str, Any]:
+    """A tool's definition; empty when the listing has changed since the snapshot was built."""
+    tool: dict[str, Any] = msgspec.json.decode(definition) if definition is not None else {}
+    return tool
 
 
 def _answer(exchange: Exchange, status: int, body: dict[str, Any]) -> None:

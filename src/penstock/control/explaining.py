@@ -3,11 +3,13 @@
 Knows: snapshot, routes, cells. Does not know: HTTP.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.route import Route
 from penstock.telemetry.histogram import Histogram
+
+_NOT_ASKED: Final = "not known yet: the server is asked at the first such call"
 
 
 def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
@@ -34,17 +36,18 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
         "target": server.settings.target,
         "endpoints": {"/mcp": exposed, f"/mcp/{server.name}": route.name},
         "eras": {
-            "server": state.get("eras", []),
-            "modern_client": _spoken("modern", state),
-            "legacy_client": _spoken("legacy", state),
+            "server": state["eras"],
+            "modern_client": state["spoken_with"]["modern"] or _NOT_ASKED,
+            "legacy_client": state["spoken_with"]["legacy"] or _NOT_ASKED,
         },
+        "list_is_stale": server.is_stale,
         "deadline": {
             "without_progress_seconds": server.settings.deadline.idle_seconds,
             "in_all_seconds": server.settings.deadline.total_seconds,
         },
         "pipeline": ["deadline", "forward"],
         "calls": _calls(route),
-        "last_error": server.failure.message if server.failure else state.get("last_error"),
+        "last_error": server.failure.message if server.failure else state["last_error"],
         "server_detail": state,
     }
 
@@ -52,12 +55,6 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
 def _unique_bare(tools: dict[str, Route], name: str) -> Route | None:
     found = [route for route in tools.values() if route.name == name]
     return found[0] if len(found) == 1 else None
-
-
-def _spoken(era: str, state: dict[str, Any]) -> str:
-    """The era spoken to the server for a client of `era`."""
-    eras = state.get("eras", [])
-    return era if era in eras or not eras else str(eras[0])
 
 
 def _calls(route: Route) -> dict[str, Any]:

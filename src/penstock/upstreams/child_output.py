@@ -11,6 +11,8 @@ _CONTROL: Final = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]"
 )
 _LINE_CHARACTERS: Final = 2_000
+_LAST_WORDS: Final = 100
+"""Among so many lines the last one that is not empty is looked for."""
 
 
 class LineTooLong(Exception):
@@ -59,11 +61,12 @@ class LineSplitter:
 class StderrTail:
     """The last bytes a child, and the ones before it in the same place, wrote to stderr."""
 
-    __slots__ = ("_kept", "_limit", "total_bytes")
+    __slots__ = ("_kept", "_limit", "_newlines", "total_bytes")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept = bytearray()
+        self._newlines = 0
         self.total_bytes = 0
         """All bytes ever written, kept or not."""
 
@@ -73,22 +76,30 @@ class StderrTail:
     def feed(self, chunk: bytes) -> None:
         """Keep `chunk`, drop the oldest; constant cost per byte however long the flood lasts."""
         self.total_bytes += len(chunk)
+        self._newlines += chunk.count(b"\n")
         self._kept += chunk[-self._limit :]
         if len(self._kept) > 2 * self._limit:
             del self._kept[: -self._limit]
 
+    @property
+    def total_lines(self) -> int:
+        """All lines ever begun, empty ones too."""
+        return self._newlines + bool(self._kept and not self._kept.endswith(b"\n"))
+
     def lines(self, count: int) -> list[str]:
-        """The last `count` lines, oldest first, safe to print: control characters gone, each line cut at 2,000."""
+        """What is not empty of the last `count` lines, oldest first, safe to print: control characters gone, cut at 2,000."""
         if count <= 0:
             return []
-        text = bytes(self._kept[-self._limit :]).decode("utf-8", "replace")
-        lines = [printable(line, _LINE_CHARACTERS) for line in text.split("\n")]
-        return [line for line in lines if line.strip()][-count:]
+        lines = bytes(self._kept[-self._limit :]).decode("utf-8", "replace").split("\n")
+        if not lines[-1]:
+            lines.pop()
+        shown = (printable(line, _LINE_CHARACTERS) for line in lines[-count:])
+        return [line for line in shown if line.strip()]
 
     def last_line(self) -> str:
         """The last line with something on it, short enough for an error message; empty when there is none."""
-        lines = self.lines(1)
-        return printable(lines[0].strip(), 200) if lines else ""
+        lines = self.lines(_LAST_WORDS)
+        return printable(lines[-1].strip(), 200) if lines else ""
 
 
 def printable(text: str, limit: int) -> str:

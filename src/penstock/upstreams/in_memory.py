@@ -406,7 +406,8 @@ class InMemoryUpstream:
         """JSON-ready facts."""
         return {
             "transport": "in_memory",
-            "era": self.server.era.value,
+            "eras": [self.server.era.value],
+            "spoken_with": {caller.value: self.server.era.value for caller in Era},
             "in_flight": self.in_flight,
             "last_error": self._last_error,
         }

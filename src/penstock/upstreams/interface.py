@@ -6,7 +6,6 @@ them (`Answer.era`), so that a call between two sides of one era is never re-enc
 Knows: raw JSON slices. Does not know: HTTP of the client's side, views, policies.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -44,6 +43,14 @@ class Caller:
 
     def __repr__(self) -> str:
         return f"<Caller {self.era.value} {self.revision}{' session' if self.session else ''}>"
+
+
+class Cancellable(Protocol):
+    """A task, as far as a watch needs one."""
+
+    def cancel(self) -> bool:
+        """Raise CancelledError in it where it waits."""
+        ...
 
 
 class Watch(Protocol):
@@ -110,7 +117,7 @@ class Call:
         """When the first byte of the server's answer came."""
         self.progress_at = 0.0
         """When the server last showed progress; the idle deadline counts from here."""
-        self.task: asyncio.Task[None] | None = None
+        self.task: Cancellable | None = None
         """The call's one task, when somebody may want to end it."""
         self.watch: Watch | None = None
         """Who bounds the call's time, once a policy does."""
@@ -199,7 +206,11 @@ class Upstream(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """JSON-ready facts for `list` and `explain`: transport, eras, sessions, connections, process, last error. No secrets."""
+        """JSON-ready facts for `list` and `explain`: sessions, connections, process. No secrets. Every transport gives:
+
+        transport; eras: the names of those it was seen to speak; spoken_with: by the era of the client, the one spoken to the
+        server for it, None while it is not known; last_error: empty when there was none.
+        """
         ...
 
     def recent_log(self, lines: int) -> list[str]:

@@ -14,6 +14,7 @@ import msgspec
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ServerBusy, ServerUnavailable
+from penstock.protocol.versions import Era
 from penstock.upstreams.child_guard import ChildGuard
 from penstock.upstreams.interface import Answer, Call, Caller, Description
 from penstock.upstreams.stdio_conversation import ConversationCounts
@@ -89,16 +90,19 @@ class StdioUpstream:
 
     def state(self) -> dict[str, Any]:
         """JSON-ready facts; the command's name only, as its arguments may hold secrets."""
+        era = self._memory.era
         return {
             "transport": "stdio",
             "command": self._settings.command[0] if self._settings.command else "",
             "protocol": self._settings.protocol,
-            "era": self._memory.era.value if self._memory.era is not None else None,
+            "eras": [era.value] if era is not None else [],
+            "spoken_with": {caller.value: era.value if era is not None else None for caller in Era},
             "instances": [instance.state() for instance in self._instances],
             "sessions": [instance.state() for instance in self._sessions.values()],
             "in_flight": sum(instance.in_flight for instance in self._all()),
             "restarts": sum(instance.restarts for instance in self._all()),
             "last_error": next((instance.last_error for instance in self._all() if instance.last_error), ""),
+            **({"stderr_lines": self._instances[0].stderr.total_lines} if len(self._all()) == 1 else {}),
             **msgspec.to_builtins(self._counts),
         }
 

@@ -124,7 +124,10 @@ class StreamableHttpUpstream:
             "transport": "streamable_http",
             "url": self._link.url,
             "protocol": self._settings.protocol,
-            "eras": {era.value: self.eras.has(era) for era in Era},
+            "eras": [era.value for era in self.eras.spoken()],
+            "spoken_with": {
+                caller.value: era.value if era is not None else None for caller, era in self._choice.items()
+            },
             "versions": {era.value: self.eras.version(era) for era in self.eras.spoken()},
             "connections": msgspec.to_builtins(self._link.pool.stats()),
             "resent": self._link.resent,

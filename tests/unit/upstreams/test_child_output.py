@@ -53,10 +53,20 @@ def test_the_last_lines_are_safe_to_print() -> None:
     tail.feed("one\n\n\x1b[31mred\x1b[0m\x07 \u202etxt\r\n\xff three\n".encode() + b"\xff\n")
     assert tail.lines(10) == ["one", "red txt", "ÿ three", "\N{REPLACEMENT CHARACTER}"]
     assert tail.lines(2) == ["ÿ three", "\N{REPLACEMENT CHARACTER}"]
+    assert tail.lines(4) == ["red txt", "ÿ three", "\N{REPLACEMENT CHARACTER}"]  # an empty one is counted, not shown
     assert tail.lines(0) == []
     assert tail.last_line() == "\N{REPLACEMENT CHARACTER}"
     assert StderrTail(10).last_line() == ""
     assert repr(tail).startswith("<StderrTail ")
+
+
+def test_lines_are_counted_from_the_first_one_on_and_an_unfinished_one_counts() -> None:
+    tail = StderrTail(4)
+    assert tail.total_lines == 0
+    for chunk, count in ((b"one\n", 1), (b"tw", 2), (b"o\n\n", 3), (b"\n\n\n", 6)):
+        tail.feed(chunk)
+        assert tail.total_lines == count
+    assert tail.last_line() == ""
 
 
 def test_long_text_is_cut_and_kept_on_one_line() -> None:

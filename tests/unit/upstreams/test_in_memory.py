@@ -235,7 +235,13 @@ async def test_a_cancelled_call_is_recorded(upstream: InMemoryUpstream) -> None:
 async def test_sessions_state_and_the_end(upstream: InMemoryUpstream) -> None:
     await upstream.close_session("s")
     assert upstream.closed_sessions == ["s"]
-    assert upstream.state() == {"transport": "in_memory", "era": "modern", "in_flight": 0, "last_error": ""}
+    assert upstream.state() == {
+        "transport": "in_memory",
+        "eras": ["modern"],
+        "spoken_with": {"modern": "modern", "legacy": "modern"},
+        "in_flight": 0,
+        "last_error": "",
+    }
     assert upstream.recent_log(5) == []
     assert upstream.name == "fake"
     assert repr(upstream) == "<InMemoryUpstream fake | calls 0 in flight 0>"

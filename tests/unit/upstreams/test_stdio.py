@@ -365,7 +365,7 @@ async def test_state_and_repr_tell_what_runs_and_hold_no_secret() -> None:
         pid = (await shown(upstream))["pid"]
         state = upstream.state()
         assert state["instances"][0]["pid"] == pid
-        assert (state["transport"], state["era"], state["restarts"]) == ("stdio", "modern", 0)
+        assert (state["transport"], state["eras"], state["restarts"]) == ("stdio", ["modern"], 0)
         assert state["instances"][0]["revision"] == "2026-07-28"
         assert "1 running of 1" in repr(upstream)
         settings = StdioSettings(command=("run", "--key", "s3cret"), env={"TOKEN": "s3cret"})
