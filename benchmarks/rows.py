@@ -29,7 +29,7 @@ class Row(NamedTuple):
     aim: float | None = None
 
     is_varied: bool = False
-    """Whether consecutive calls differ in length and arguments, so that what a proxy remembers of the last does not fit the next."""
+    """Whether consecutive calls differ in length and arguments: what is remembered of the last does not fit the next."""
 
     @property
     def reference(self) -> str:
