@@ -222,8 +222,7 @@ class _Process:
         rows = [describe_server(server) for server in servers.values()]
         generation = gateway.context.snapshot.generation
         self._options.on_ready(ReadyReport(self._url(data, "/mcp"), self._url(admin, ""), generation, rows))
-        gc.collect()
-        gc.freeze()  # what lives now lives long: later collections need not walk it
+        tune_collector()
 
     async def _reload(self, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> Reloaded:
         """Read the configuration again and make it so; on any error the old one stays, whole."""
@@ -324,12 +323,7 @@ class UpstreamFactory:
             sessions="shared" if config.sessions == "shared" else "auto",
             max_sessions=limits.sessions,
             session_idle_seconds=limits.session_idle,
-            limits=ClientLimits(
-                response_bytes=limits.response_bytes,
-                event_bytes=limits.event_bytes,
-                header_bytes=limits.response_header_bytes,
-                connect_seconds=limits.connect,
-            ),
+            limits=client_limits(limits),
             connections=PoolSettings(
                 max_size=limits.upstream_connections,
                 max_waiting=limits.waiting,
@@ -384,16 +378,47 @@ def server_limits(limits: LimitsSettings) -> ServerLimits:
     return ServerLimits(
         header_bytes=limits.header_bytes,
         header_fields=limits.header_fields,
+        target_bytes=limits.target_bytes,
         body_bytes=limits.body_bytes,
+        chunk_overhead_bytes=limits.chunk_overhead_bytes,
         header_seconds=limits.header_deadline,
         body_bytes_per_second=limits.body_rate,
         idle_seconds=limits.idle,
         connections=limits.connections,
+        pipelined_bytes=limits.pipelined_bytes,
         stream_queue_events=limits.stream_events,
         stream_queue_bytes=limits.stream_bytes,
         keepalive_comment_seconds=limits.stream_comment,
+        stalled_reader_seconds=limits.stalled_reader,
+        reader_bytes_per_second=limits.reader_rate,
+        linger_seconds=limits.linger,
         drain_seconds=limits.drain,
     )
+
+
+def client_limits(limits: LimitsSettings) -> ClientLimits:
+    """What one connection to a server may cost."""
+    return ClientLimits(
+        response_bytes=limits.response_bytes,
+        event_bytes=limits.event_bytes,
+        header_bytes=limits.response_header_bytes,
+        header_fields=limits.response_header_fields,
+        interim_answers=limits.interim_answers,
+        inflate_ratio=limits.inflate_ratio,
+        connect_seconds=limits.connect,
+        finish_grace_seconds=limits.stream_end,
+        detached_seconds=limits.unawaited,
+    )
+
+
+def tune_collector() -> None:
+    """Once everything is built: what lives now lives long, so later collections need not walk it, and need not be often.
+
+    A call leaves no cycles behind; the collector is there for the rare exception that does.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def raise_descriptor_limit() -> int:

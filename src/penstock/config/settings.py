@@ -75,7 +75,9 @@ class LimitsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     header_bytes: Bytes = 16 * KIB
     header_fields: int = 100
+    target_bytes: Bytes = 8 * KIB
     body_bytes: Bytes = 4 * MIB
+    chunk_overhead_bytes: Bytes = 16 * KIB
     header_deadline: Seconds = 10.0
     body_rate: Bytes = KIB
     idle: Seconds = 75.0
@@ -84,11 +86,19 @@ class LimitsSettings(msgspec.Struct, frozen=True, kw_only=True):
     stream_events: int = 1024
     stream_bytes: Bytes = 4 * MIB
     stream_comment: Seconds = 15.0
+    stalled_reader: Seconds = 30.0
+    reader_rate: Bytes = KIB
+    linger: Seconds = 2.0
     drain: Seconds = 30.0
     connect: Seconds = 5.0
     response_header_bytes: Bytes = 64 * KIB
+    response_header_fields: int = 256
+    interim_answers: int = 16
     response_bytes: Bytes = 64 * MIB
+    inflate_ratio: int = 200
     event_bytes: Bytes = 16 * MIB
+    stream_end: Seconds = 1.0
+    unawaited: Seconds = 30.0
     upstream_connections: int = 256
     upstream_idle: Seconds = 4.0
     upstream_lifetime: Seconds = 300.0

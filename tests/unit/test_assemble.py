@@ -1,0 +1,180 @@
+"""Settings become bounds and openers: nothing that can be written down is lost on the way."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.assemble import (
+    UpstreamFactory,
+    admittance_of,
+    client_limits,
+    host_settings,
+    raise_descriptor_limit,
+    server_limits,
+    views_of,
+)
+from penstock.clock import FakeClock
+from penstock.config.settings import (
+    LimitsSettings,
+    ListenSettings,
+    Secret,
+    ServerConfig,
+    Settings,
+    ViewConfig,
+)
+from penstock.errors import ConfigError
+from penstock.gateway.gateway import GatewaySettings
+from penstock.http.limits import ClientLimits, ServerLimits
+from penstock.upstreams.stdio import StdioUpstream
+from penstock.upstreams.streamable_http import StreamableHttpUpstream
+
+FIELDS = [field.name for field in msgspec.structs.fields(LimitsSettings)]
+ELSEWHERE = {"sessions", "drain"}
+"""Bounds that the gateway itself takes, see `_Process._gateway`."""
+
+
+def distinct_limits() -> LimitsSettings:
+    """Each bound with a value of its own."""
+    return LimitsSettings(**{name: 1_000 + index for index, name in enumerate(FIELDS)})
+
+
+def settings_of(upstream: Any) -> Any:
+    return upstream._settings
+
+
+@pytest.mark.parametrize(("of", "limits"), [(server_limits, ServerLimits), (client_limits, ClientLimits)])
+def test_every_bound_of_the_http_lane_can_be_configured(of: Any, limits: Any) -> None:
+    configured = set(dataclasses.astuple(of(distinct_limits())))
+    assert len(configured) == len(dataclasses.fields(limits))
+    assert configured <= set(range(1_000, 1_000 + len(FIELDS)))
+
+
+@pytest.mark.parametrize(("of", "limits"), [(server_limits, ServerLimits), (client_limits, ClientLimits)])
+def test_what_is_not_configured_is_as_the_http_lane_has_it(of: Any, limits: Any) -> None:
+    assert of(LimitsSettings()) == limits()
+
+
+async def test_every_limit_reaches_its_place() -> None:
+    limits = distinct_limits()
+    factory = UpstreamFactory(limits, FakeClock())
+    http = settings_of(factory.opener(ServerConfig(name="h", url="http://127.0.0.1:9"))())
+    stdio = settings_of(factory.opener(ServerConfig(name="s", command=("true",)))())
+    await factory.close()
+    host = host_settings(ServerConfig(name="h", url="http://127.0.0.1:9"), limits)
+    gateway = GatewaySettings(b"{}", limits.sessions, limits.drain)
+    places = [server_limits(limits), http, http.limits, http.connections, stdio, host, host.deadline, gateway]
+    reached = {
+        value for place in places for name in _names(place) if isinstance(value := getattr(place, name), int | float)
+    }
+    lost = {name for name in FIELDS if getattr(limits, name) not in reached}
+    assert lost == set()
+
+
+def _names(place: Any) -> list[str]:
+    return list(getattr(place, "__struct_fields__", ())) or [field.name for field in dataclasses.fields(place)]
+
+
+def test_a_servers_own_timeout_takes_the_place_of_the_general_one() -> None:
+    general = host_settings(ServerConfig(name="a", url="http://h/"), LimitsSettings())
+    own = host_settings(ServerConfig(name="a", url="http://h/", timeout=5.0), LimitsSettings())
+    assert (general.deadline.idle_seconds, own.deadline.idle_seconds) == (60.0, 5.0)
+    assert own.fingerprint == general.fingerprint  # the server need not be opened anew for that
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": "http://other/"},
+        {"url": Secret("http://h/?key=2", shown="http://h/?key=***")},
+        {"headers": {"x": Secret("2")}},
+        {"protocol": "2025-06-18"},
+        {"sessions": "shared"},
+        {"ca_file": "/ca"},
+        {"client_cert": "/cert"},
+        {"url": None, "command": ("run", Secret("2"))},
+        {"url": None, "command": ("run",), "env": {"KEY": Secret("2")}},
+        {"url": None, "command": ("run",), "cwd": "/tmp"},
+        {"url": None, "command": ("run",), "instances": 2},
+    ],
+    ids=lambda change: " ".join(change),
+)
+def test_what_changes_the_server_itself_changes_its_fingerprint(change: dict[str, Any]) -> None:
+    before = ServerConfig(name="a", url="http://h/", headers={"x": Secret("1")})
+    after = msgspec.structs.replace(before, **change)
+    limits = LimitsSettings()
+    assert host_settings(before, limits).fingerprint != host_settings(after, limits).fingerprint
+    assert "2" not in host_settings(after, limits).target
+
+
+def test_host_settings_show_how_a_server_is_reached_and_what_it_may_see() -> None:
+    http = ServerConfig(
+        name="a", url=Secret("http://h/?k=s3cret", shown="http://h/?k=***"), forward_headers=("X-Team",)
+    )
+    shown = host_settings(http, LimitsSettings())
+    assert (shown.transport, shown.target) == ("http", "http://h/?k=***")
+    assert shown.forward_headers == (b"x-team",)
+    assert host_settings(ServerConfig(name="a", command=("run", "it")), LimitsSettings()).transport == "stdio"
+    assert "s3cret" not in repr(shown)
+
+
+def test_views_and_admittance_are_taken_over() -> None:
+    listen = ListenSettings(
+        data=(("192.0.2.1", 8080),),
+        allowed_hosts=("gateway.example",),
+        allowed_origins=("https://app.example",),
+        public_url="https://public.example:444/mcp",
+    )
+    settings = Settings(
+        listen=listen, views={"v": ViewConfig(name="v", servers=("a",), include=("a_*",), exclude=("a_x",))}
+    )
+    assert [(view.name, view.servers, view.include, view.exclude) for view in views_of(settings)] == [
+        ("v", ("a",), ("a_*",), ("a_x",))
+    ]
+    admittance = admittance_of(settings)
+    for host in (b"192.0.2.1:8080", b"gateway.example", b"public.example:444", b"localhost"):
+        assert admittance.refusal({b"host": host}) is None, host
+    assert admittance.refusal({b"host": b"evil.example"}) is not None
+    assert admittance.refusal({b"host": b"localhost", b"origin": b"https://app.example"}) is None
+    assert admittance_of(Settings()).refusal({b"host": b"public.example:444"}) is not None
+
+
+async def test_openers_make_the_transport_that_was_configured() -> None:
+    factory = UpstreamFactory(LimitsSettings(), FakeClock())
+    headers = {"authorization": Secret("Bearer s3cret")}
+    http = factory.opener(ServerConfig(name="h", url="http://127.0.0.1:9/mcp", headers=headers, sessions="shared"))()
+    assert isinstance(http, StreamableHttpUpstream)
+    assert settings_of(http).headers == (("authorization", "Bearer s3cret"),)
+    assert settings_of(http).sessions == "shared"
+    assert "s3cret" not in repr(http) + repr(settings_of(http))
+    config = ServerConfig(name="s", command=("run", Secret("k")), env={"K": Secret("v")}, instances="per_session")
+    stdio = factory.opener(config)()
+    assert isinstance(stdio, StdioUpstream)
+    assert settings_of(stdio).command == ("run", "k")
+    assert settings_of(stdio).env == {"K": "v"}
+    assert settings_of(stdio).instances == "per_session"
+    second = factory.opener(ServerConfig(name="t", command=("run",), instances=3))()
+    assert settings_of(second).instances == 3
+    third = factory.opener(ServerConfig(name="u", command=("run",)))()
+    assert settings_of(third).instances == "shared"
+    await factory.close()
+
+
+async def test_a_trust_domain_has_one_context_and_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    factory = UpstreamFactory(LimitsSettings(), FakeClock())
+    first = factory.opener(ServerConfig(name="a", url="https://127.0.0.1:9/mcp"))()
+    second = factory.opener(ServerConfig(name="b", url="https://127.0.0.1:10/mcp"))()
+    assert isinstance(first, StreamableHttpUpstream)
+    assert isinstance(second, StreamableHttpUpstream)
+    assert len(factory._tls) == 1
+    missing = str(tmp_path / "missing.pem")
+    with pytest.raises(ConfigError, match=r"servers\.c: ca_file or client_cert cannot be used: .*No such file"):
+        factory.opener(ServerConfig(name="c", url="https://127.0.0.1:9/mcp", ca_file=missing))
+    await factory.close()
+
+
+def test_the_limit_of_descriptors_is_raised_as_far_as_it_goes() -> None:
+    assert raise_descriptor_limit() > 0
+    assert raise_descriptor_limit() == raise_descriptor_limit()
