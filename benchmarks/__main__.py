@@ -47,7 +47,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peers", action="store_true", help="other projects' proxies, too (scripts/prepare peers)")
     parser.add_argument("--check", action="store_true", help="exit code 1 when a budget is not kept")
     parser.add_argument(
-        "--profile", metavar="ROW", help="run the gateway under cProfile instead, and print what takes time"
+        "--profile", metavar="ROW", help="sample the gateway during that row instead, and print what takes time"
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="where the JSON goes; default results/bench-TIME.json"
@@ -73,7 +73,7 @@ def main(words: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, Stage(Path(folder)) as stage:
             if chosen.profile:
                 row = next(row for row in choose([chosen.profile]) if row.name == chosen.profile)
-                print(profiling.profile(stage, row, seconds=chosen.seconds or FULL.seconds, note=note))
+                print(profiling.profile(stage, row, seconds=chosen.seconds or profiling.SECONDS, note=note))
                 return 0
             found = measure(stage, chosen)
     except (Failed, OSError) as error:

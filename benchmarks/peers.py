@@ -52,20 +52,21 @@ def start(stage: Stage, cache: Path, note: Note) -> tuple[list[Row], list[str]]:
         RUST: lambda era: _rust(stage, cache, era, note),
     }
     for name, starter in starters.items():
-        for era in _ERAS:
+        for era in _ERAS[name]:
             row = Row(f"{name.lower().replace(' ', '-')}-{era}-{era}-1k", name, era, era, "small", era == "legacy")
             try:
                 stage.add(name, era, starter(era))
                 cpu.prepare(stage, row)
             except (Failed, OSError, subprocess.SubprocessError) as error:
-                left_out.append(f"Left out: {row.title}: {error}")
+                left_out.append(f"Left out: {row.title}: {str(error).splitlines()[0]}")
                 note(left_out[-1])
             else:
                 rows.append(row)
     return rows, left_out
 
 
-_ERAS: Final[tuple[Era, Era]] = ("modern", "legacy")
+_ERAS: Final[dict[str, tuple[Era, ...]]] = {FASTMCP: ("modern", "legacy"), RUST: ("legacy",)}
+"""Of the servers they can talk to: the Rust proxy's handshake is a legacy one."""
 
 
 def _fastmcp(stage: Stage, cache: Path, era: Era) -> Place:

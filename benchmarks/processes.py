@@ -107,6 +107,10 @@ class Process:
         """Whether it has not ended."""
         return self._process.poll() is None
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def log_tail(self) -> str:
         """The last of what it wrote to its standard error."""
         return self._log.read_text("utf-8", "replace")[-2000:].strip() or "(empty)"

@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 
 from benchmarks.budgets import Budget, Verdict
 from benchmarks.figures import Figure, quantile, ratios, rotated, rounded
+from benchmarks.processes import Failed
+from benchmarks.profiling import render
+from benchmarks.rows import choose
 
 
 def test_a_figure_is_the_median_and_keeps_the_extremes() -> None:
@@ -52,3 +55,14 @@ def test_figures_claim_no_more_digits_than_they_have() -> None:
 def test_a_budget_is_kept_only_by_what_was_shown(value: float | None, outcome: str, is_kept: bool) -> None:
     verdict = Verdict(Budget("CPU", "×", 1.9, 1.6), value)
     assert (verdict.outcome, verdict.is_kept) == (outcome, is_kept)
+
+
+def test_a_profile_shows_shares_of_what_a_call_takes() -> None:
+    row = choose(["modern-modern-1k"])[-1]
+    text = render(row, {"a.py:1 inner": 30, "b.py:2 outer": 10}, {"a.py:1 inner": 30, "b.py:2 outer": 40}, 60.0)
+    assert [line.split() for line in text.splitlines()[2:4]] == [
+        ["a.py:1", "inner", "45.00", "75.0%", "45.00"],
+        ["b.py:2", "outer", "15.00", "25.0%", "60.00"],
+    ]
+    with pytest.raises(Failed, match="saw nothing"):
+        render(row, {}, {}, 60.0)
