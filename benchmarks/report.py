@@ -122,7 +122,7 @@ class Report:
         if self.foreign_share() >= NOISY:
             share = f"{self.foreign_share():.0%}"
             blocks.append(
-                f"Other programs used {share} of this machine meanwhile: trust the ratios rather than the figures."
+                f"Other programs used {share} of this machine meanwhile: repeat on a quiet one before believing any of this."
             )
         blocks += self.notes
         return "\n\n".join(blocks)
