@@ -99,7 +99,7 @@ def test_a_servers_own_timeout_takes_the_place_of_the_general_one() -> None:
         {"url": None, "command": ("run",), "cwd": "/tmp"},
         {"url": None, "command": ("run",), "instances": 2},
     ],
-    ids=lambda change: " ".join(change),
+    ids=" ".join,
 )
 def test_what_changes_the_server_itself_changes_its_fingerprint(change: dict[str, Any]) -> None:
     before = ServerConfig(name="a", url="http://h/", headers={"x": Secret("1")})

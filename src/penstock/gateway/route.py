@@ -11,6 +11,7 @@ import msgspec
 from penstock.gateway.hosting import HostedServer
 from penstock.gateway.pipeline import fold
 from penstock.policies.interface import Handle, Policy
+from penstock.protocol.param_headers import ParamHeader
 from penstock.telemetry.cells import Cell, CellRegistry
 
 UNLISTED: Final = "(unlisted)"
@@ -20,9 +21,17 @@ UNLISTED: Final = "(unlisted)"
 class Route:
     """One name of one server, with its folded pipeline."""
 
-    __slots__ = ("cell", "handle", "method", "name", "name_json", "server")
+    __slots__ = ("cell", "handle", "method", "name", "name_json", "param_headers", "server")
 
-    def __init__(self, server: HostedServer, method: str, name: str, handle: Handle, cell: Cell) -> None:
+    def __init__(
+        self,
+        server: HostedServer,
+        method: str,
+        name: str,
+        handle: Handle,
+        cell: Cell,
+        param_headers: tuple[ParamHeader, ...] | None = None,
+    ) -> None:
         self.server: Final = server
         self.method: Final = method
         self.name: Final = name
@@ -30,6 +39,8 @@ class Route:
         self.name_json: Final = msgspec.Raw(msgspec.json.encode(name))
         self.handle: Final = handle
         self.cell: Final = cell
+        self.param_headers: Final = param_headers
+        """`Mcp-Param-*` headers to hold against the arguments here, where the server cannot; None for nearly all tools."""
 
     def __repr__(self) -> str:
         return f"<Route {self.method} {self.server.name} {self.name}>"
@@ -43,11 +54,20 @@ class RouteMaker:
         self._policies_of = policies_of
         self._handles: dict[str, tuple[HostedServer, Handle]] = {}
 
-    def make(self, server: HostedServer, method: str, name: str, *, listed: bool = True) -> Route:
+    def make(
+        self,
+        server: HostedServer,
+        method: str,
+        name: str,
+        *,
+        listed: bool = True,
+        param_headers: tuple[ParamHeader, ...] | None = None,
+    ) -> Route:
         label = name if listed else UNLISTED
         if method != "tools/call":
             label = ""  # prompts and URIs are too many to count one by one
-        return Route(server, method, name, self._handle_of(server), self._cells.cell(server.name, method, label))
+        cell = self._cells.cell(server.name, method, label)
+        return Route(server, method, name, self._handle_of(server), cell, param_headers)
 
     def _handle_of(self, server: HostedServer) -> Handle:
         known = self._handles.get(server.name)

@@ -10,14 +10,28 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.gateway.hosting import HostedServer
-from penstock.gateway.listing import KINDS, PROMPTS, RESOURCES, TEMPLATES, TOOLS, ListKind, capabilities_of
+from penstock.gateway.hosting import HostedServer, LearnsTools
+from penstock.gateway.listing import (
+    KINDS,
+    PROMPTS,
+    RESOURCES,
+    TEMPLATES,
+    TOOLS,
+    Item,
+    ListKind,
+    capabilities_of,
+    input_schema_of,
+)
 from penstock.gateway.prepared import PreparedList
 from penstock.gateway.route import Route, RouteMaker
 from penstock.gateway.view import Identity, View
 from penstock.identity.seal import Sealer
 from penstock.protocol.names import prefixed_name
+from penstock.protocol.param_headers import ANNOTATION as PARAM_ANNOTATION
+from penstock.protocol.param_headers import Invalid, ParamHeader, param_header_rules
+from penstock.protocol.versions import Era
 
+ANNOTATION: Final = PARAM_ANNOTATION.encode()
 CALL_METHOD: Final = {TOOLS.method: "tools/call", PROMPTS.method: "prompts/get", RESOURCES.method: "resources/read"}
 _CARRIED: Final = ("tools", "prompts", "resources", "completions", "logging")
 """Capabilities the gateway carries between all eras."""
@@ -89,7 +103,7 @@ class SnapshotBuilder:
         routes: dict[str, dict[str, Route]] = {"completion/complete": {}}
         for kind, method in CALL_METHOD.items():
             entries = shown[next(found for found in KINDS if found.method == kind)]
-            routes[method] = {entry.exposed: self._maker.make(entry.server, method, entry.key) for entry in entries}
+            routes[method] = {entry.exposed: self._route(entry, method) for entry in entries}
         return View(
             settings.name,
             servers,
@@ -101,6 +115,10 @@ class SnapshotBuilder:
             templates=[(entry.key, entry.server) for entry in shown[TEMPLATES]],
             lists={kind.method: self._prepare(kind, shown[kind], servers, settings.name, identity) for kind in KINDS},
         )
+
+    def _route(self, entry: "_Shown", method: str) -> Route:
+        rules = _headers_to_check(entry) if method == "tools/call" and ANNOTATION in entry.raw else None
+        return self._maker.make(entry.server, method, entry.key, param_headers=rules)
 
     def _prepare(
         self, kind: ListKind, shown: list["_Shown"], servers: list[HostedServer], view: str, identity: Identity
@@ -169,6 +187,17 @@ def _shown_items(
             raw = _renamed(item.raw, exposed) if rename else bytes(item.raw)
             shown.append(_Shown(server, item.key, exposed, raw))
     return shown
+
+
+def _headers_to_check(tool: _Shown) -> tuple[ParamHeader, ...] | None:
+    """The rules of a tool whose server never sees the client's headers: one of the legacy era, or one not reached over HTTP."""
+    server = tool.server
+    if server.listing is None or (
+        Era.MODERN in server.listing.description.eras and isinstance(server.upstream, LearnsTools)
+    ):
+        return None
+    rules = param_header_rules(input_schema_of(Item(tool.key, msgspec.Raw(tool.raw))))
+    return None if isinstance(rules, Invalid) else rules or None
 
 
 def _is_selected(exposed: str, settings: ViewSettings) -> bool:

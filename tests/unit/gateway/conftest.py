@@ -1,13 +1,15 @@
 """A whole gateway in the test's own process: real sockets, in-memory servers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from penstock.clock import SystemClock
+from penstock.clock import Clock, SystemClock
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.gateway import Gateway, GatewaySettings, ServerPlan
 from penstock.gateway.hosting import HostSettings
@@ -69,11 +71,19 @@ class Running:
         self.events: list[Event] = []
 
     async def apply(self, upstreams: Mapping[str, Callable[[], Upstream]], *views: ViewSettings) -> list[str]:
-        plans = {
-            name: ServerPlan(HostSettings(name, "built-in", name, f"{name} of the test"), open_it)
-            for name, open_it in upstreams.items()
-        }
+        plans = {name: plan_of(name, open_it) for name, open_it in upstreams.items()}
         return await self.gateway.apply(plans, views)
+
+    async def listed(self) -> None:
+        """Wait until each server was listed, or failed to be, and the snapshot says so."""
+        for server in list(self.gateway.context.snapshot.servers.values()):
+            async with asyncio.timeout(5):
+                await server.first_attempt.wait()
+        self.gateway.settle()
+
+    async def line(self) -> "Line":
+        """A connection of a client that sends bytes."""
+        return Line(*await asyncio.open_connection(*self.server.addresses[0]))
 
     async def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Response:
         """POST as it is; events of a stream are kept in `events`."""
@@ -87,16 +97,19 @@ class Running:
         return await self.client.post(self.url + path, sent, raw, keep, timeout=10)
 
     async def modern(
-        self, method: str, params: dict[str, Any] | None = None, *, path: str = "/mcp", meta: dict[str, Any] | None = None
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        path: str = "/mcp",
+        meta: dict[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """A well-formed modern request; returns the decoded answer with its HTTP status under `status`."""
         params = dict(params or {})
-        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
-        name = params.get("name", params.get("uri"))
-        if name is not None and method in {"tools/call", "prompts/get", "resources/read"}:
-            headers["mcp-name"] = name
+        sent = modern_headers(method, params) | dict(headers or {})
         params["_meta"] = MODERN_META | (meta or {})
-        return self._decoded(await self.post(path, request_body(method, params), headers))
+        return self.decoded(await self.post(path, request_body(method, params), sent))
 
     async def legacy(
         self,
@@ -114,7 +127,7 @@ class Running:
             headers["mcp-protocol-version"] = version
         if session is not None:
             headers["mcp-session-id"] = session
-        return self._decoded(await self.post(path, request_body(method, params, request_id), headers))
+        return self.decoded(await self.post(path, request_body(method, params, request_id), headers))
 
     async def initialize(self, *, path: str = "/mcp", version: str = "2025-11-25") -> tuple[Any, str]:
         """Open a legacy session: the result and the session id."""
@@ -122,7 +135,8 @@ class Running:
         response = await self.post(path, request_body("initialize", params))
         return msgspec.json.decode(response.body)["result"], response.headers[b"mcp-session-id"].decode()
 
-    def _decoded(self, response: Response) -> Any:
+    def decoded(self, response: Response) -> Any:
+        """An answer as a dict, with its HTTP status under `status` and notifications under `notifications`."""
         events, self.events = self.events, []
         if response.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
             messages = [msgspec.json.decode(event.data) for event in events]
@@ -132,26 +146,96 @@ class Running:
         return {"status": response.status, **(msgspec.json.decode(response.body) if response.body else {})}
 
 
+class Line:
+    """A client's connection, byte for byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def post(self, body: Any, headers: Mapping[str, str] | None = None, path: str = "/mcp") -> None:
+        """Send a POST and do not wait."""
+        raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        sent = {
+            "host": "localhost",
+            "content-type": "application/json",
+            "accept": "application/json, text/event-stream",
+            "content-length": str(len(raw)),
+            **(headers or {}),
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        self.writer.write(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + raw)
+
+    async def until(self, ending: bytes) -> bytes:
+        async with asyncio.timeout(5):
+            return await self.reader.readuntil(ending)
+
+    async def answer(self) -> tuple[int, Any]:
+        """Status and decoded body of a plain answer."""
+        head = (await self.until(b"\r\n\r\n")).decode("latin-1").lower()
+        length = int(head.partition("content-length: ")[2].partition("\r\n")[0] or 0)
+        body = await self.reader.readexactly(length)
+        return int(head[9:12]), msgspec.json.decode(body) if body else None
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def plan_of(name: str, open_it: Callable[[], Upstream], **settings: Any) -> ServerPlan:
+    """How a server of that name is to be there."""
+    fingerprint = settings.pop("fingerprint", f"{name} of the test")
+    return ServerPlan(HostSettings(name, "built-in", name, fingerprint, **settings), open_it)
+
+
+def modern_headers(method: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """The standard headers of a modern request."""
+    headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
+    name = params.get("name", params.get("uri"))
+    if name is not None and method in {"tools/call", "prompts/get", "resources/read"}:
+        headers["mcp-name"] = name
+    return headers
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Give the loop its turns until something has happened elsewhere."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.002)
+
+
 def request_body(method: str, params: dict[str, Any] | None = None, request_id: Any = 7) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params or {}}
 
 
-@pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    """A gateway with one server, `weather`."""
-    clock = SystemClock()
+@asynccontextmanager
+async def gateway_in(folder: Path, *, clock: Clock | None = None, key: SealingKey = KEY) -> AsyncIterator[Running]:
+    """A gateway without servers, whose state is kept in `folder`."""
+    clock = clock or SystemClock()
     gateway = Gateway(
         GatewaySettings(b'{"name":"penstock","version":"test"}'),
-        sealer=Sealer([KEY]),
-        known=KnownLists(tmp_path / "lists"),
+        sealer=Sealer([key]),
+        known=KnownLists(folder / "lists"),
         clock=clock,
         cells=CellRegistry(),
     )
     worker = Worker(gateway.context, Admittance())
     server = await HttpServer.start(worker, host="127.0.0.1", port=0)
-    async with HttpClient() as client:
-        it = Running(gateway, worker, server, client)
-        await it.apply({"weather": lambda: InMemoryUpstream("weather", weather_server())})
+    try:
+        async with HttpClient() as client:
+            yield Running(gateway, worker, server, client)
+    finally:
+        server.close()
+        await gateway.close()
+
+
+@pytest.fixture
+async def empty(tmp_path: Path) -> AsyncIterator[Running]:
+    """A gateway without servers."""
+    async with gateway_in(tmp_path) as it:
         yield it
-    server.close()
-    await gateway.close()
+
+
+@pytest.fixture
+async def running(empty: Running) -> Running:
+    """A gateway with one server, `weather`."""
+    await empty.apply({"weather": lambda: InMemoryUpstream("weather", weather_server())})
+    return empty

@@ -22,12 +22,14 @@ from penstock.http.server import Exchange
 from penstock.protocol.admission import Refusal, admit
 from penstock.protocol.envelopes import Fault, Notification, Request, encode_error, encode_result
 from penstock.protocol.errors import (
+    HEADER_MISMATCH,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     http_status,
     translate_error,
 )
 from penstock.protocol.methods import METHODS, TASKS_EXTENSION, MethodRule
+from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
 from penstock.protocol.versions import SUPPORTED_VERSIONS, Era
 from penstock.upstreams.interface import Call, Caller, Failure, Result
@@ -139,6 +141,11 @@ class ModernEdge:
         if route is None:
             self._refuse(exchange, request.id, INVALID_PARAMS, unknown_name(request.method, name), status=200)
             return
+        if route.param_headers is not None:
+            mismatch = check_param_headers(route.param_headers, exchange.request.headers, params.get("arguments"))
+            if mismatch is not None:
+                self._refuse(exchange, request.id, HEADER_MISMATCH, mismatch.message)
+                return
         if name is not None:
             params[rule.name_field or "name"] = route.name_json
         reply = Reply(exchange, request.id, facts)
