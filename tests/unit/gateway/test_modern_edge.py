@@ -47,7 +47,9 @@ async def test_discover_names_penstock_or_in_its_own_view_the_server(running: Ru
 @pytest.mark.parametrize(
     ("uri", "text"), [("weather://map", "a map"), ("weather://city/Oslo", "city")], ids=["listed", "by template"]
 )
-async def test_a_resource_goes_to_the_server_that_listed_it_or_its_template(running: Running, uri: str, text: str) -> None:
+async def test_a_resource_goes_to_the_server_that_listed_it_or_its_template(
+    running: Running, uri: str, text: str
+) -> None:
     answer = await running.modern("resources/read", {"uri": uri})
     assert text in answer["result"]["contents"][0]["text"]
 
@@ -113,7 +115,13 @@ async def test_an_unknown_method_is_404(running: Running) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"nonsense", b"[]", b'{"jsonrpc":"2.0","id":null,"method":"x"}', b'{"jsonrpc":"2.0","id":1.5,"method":"x"}', b"[" * 70],
+    [
+        b"nonsense",
+        b"[]",
+        b'{"jsonrpc":"2.0","id":null,"method":"x"}',
+        b'{"jsonrpc":"2.0","id":1.5,"method":"x"}',
+        b"[" * 70,
+    ],
 )
 async def test_what_is_no_message_is_400_and_the_connection_stays(running: Running, body: bytes) -> None:
     response = await running.post("/mcp", body, {"mcp-protocol-version": "2026-07-28"})

@@ -12,8 +12,7 @@ from penstock.gateway.edges.legacy import LegacyEdge
 from penstock.gateway.view import View
 from penstock.http.event_stream import EventStream
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import Fault, Request, decode_batch, encode_batch, encode_error
-from penstock.protocol.errors import INVALID_REQUEST
+from penstock.protocol.envelopes import Fault, decode_batch, encode_batch, encode_error
 
 
 class _Members:
@@ -58,10 +57,8 @@ def answer_batch(edge: LegacyEdge, exchange: Exchange, view: View, facts: HeadFa
     if isinstance(items, Fault):
         exchange.respond(400, encode_error(items.id, items.code, items.message, null_id=True))
         return
-    if any(isinstance(item, Request) and item.method == "initialize" for item in items):
-        message = "Invalid Request: 'initialize' must not be part of a batch"
-        exchange.respond(400, encode_error(None, INVALID_REQUEST, message, null_id=True))
-        return
+    if edge.is_refused(exchange, view, facts):
+        return  # a client that lost its session must be told so by the status of the whole
     members = _Members(exchange, len(items))
     for index, item in enumerate(items):
         link = _MemberLink(members, index)

@@ -91,6 +91,10 @@ class LegacyEdge:
             self._notification(message, session)
         exchange.respond(202)  # a reply answers a request nobody here has made: taken and dropped
 
+    def is_refused(self, exchange: Exchange, view: View, facts: HeadFacts) -> bool:
+        """Whether the request's session or version is none of ours; then that has been answered."""
+        return self._session_of(exchange, view, facts) is None
+
     def end_session(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
         """DELETE: from now on the session's id is unknown."""
         if facts.session is None:

@@ -1,0 +1,147 @@
+"""Sealed session ids: what opens one, and what does not."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.clock import FakeClock
+from penstock.gateway.sessions import LIFETIME_SECONDS, MAX_CAPABILITIES, Sessions
+from penstock.identity.seal import Sealer, SealingKey
+
+KEY = SealingKey(b"abcd", b"k" * 32)
+INFO = b'{"name":"test"}'
+
+
+def sessions(key: SealingKey = KEY, *, clock: FakeClock | None = None, limit: int = 10) -> Sessions:
+    return Sessions(Sealer([key]), clock or FakeClock(), limit)
+
+
+def test_a_session_is_found_by_its_id_and_remembers_who_opened_it() -> None:
+    ours = sessions()
+    token = ours.open("v", "2025-06-18", b'{"roots":{}}', INFO).encode()
+    found = ours.find("v", token)
+    assert found is not None
+    assert (found.caller.revision, found.caller.capabilities, found.caller.client_info) == (
+        "2025-06-18",
+        b'{"roots":{}}',
+        INFO,
+    )
+    assert found is ours.find("v", token)
+    assert found.key not in token.decode()
+    assert repr(found) == f"<ClientSession {found.key[:8]} 2025-06-18 [0 in flight]>"
+    assert repr(ours) == "<Sessions 1 known, 0 ended, at most 10>"
+
+
+def test_a_restart_with_the_same_key_keeps_a_session() -> None:
+    token = sessions().open("v", "2025-06-18", b'{"roots":{}}', INFO).encode()
+    again = sessions().find("v", token)
+    assert again is not None
+    assert (again.caller.revision, again.caller.capabilities) == ("2025-06-18", b'{"roots":{}}')
+    assert sessions(SealingKey(b"abcd", b"x" * 32)).find("v", token) is None
+
+
+def test_another_view_does_not_know_the_session() -> None:
+    ours = sessions()
+    token = ours.open("v", "2025-06-18", b"{}", INFO).encode()
+    assert ours.find("w", token) is None
+    assert sessions().find("", token) is None
+    assert ours.find("v", token) is not None
+
+
+@pytest.mark.parametrize("place", [0, 5, 20, -1])
+def test_a_tampered_id_opens_nothing(place: int) -> None:
+    token = bytearray(sessions().open("v", "2025-06-18", b"{}", INFO).encode())
+    token[place] = ord("A") if token[place] != ord("A") else ord("Q")
+    assert sessions().find("v", bytes(token)) is None
+
+
+@pytest.mark.parametrize("token", [b"", b"x", b"made-up", b"A" * 9000, b"\xff\xfe", b"=" * 20])
+def test_what_was_never_an_id_opens_nothing(token: bytes) -> None:
+    assert sessions().find("v", token) is None
+
+
+def test_what_we_sealed_for_something_else_opens_nothing() -> None:
+    sealer = Sealer([KEY])
+    assert sessions().find("v", sealer.seal(b"cursor", b"x").encode()) is None
+    assert sessions().find("v", sealer.seal(b"session", b"no session").encode()) is None
+
+
+async def test_a_session_ends_by_age() -> None:
+    clock = FakeClock()
+    ours = sessions(clock=clock)
+    token = ours.open("v", "2025-06-18", b"{}", INFO).encode()
+    await clock.advance(LIFETIME_SECONDS - 1)
+    assert ours.find("v", token) is not None
+    await clock.advance(2)
+    assert ours.find("v", token) is None
+
+
+async def test_an_ended_session_is_unknown_and_what_it_ran_is_cancelled() -> None:
+    ours = sessions()
+    token = ours.open("v", "2025-06-18", b"{}", INFO).encode()
+    found = ours.find("v", token)
+    assert found is not None
+    task: Any = asyncio.create_task(asyncio.Event().wait())
+    found.in_flight[b"1"] = task
+    ours.end(found)
+    assert ours.find("v", token) is None
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_known_and_ended_sessions_are_bounded_and_a_forgotten_one_opens_again() -> None:
+    ours = sessions(limit=3)
+    tokens = [ours.open("v", "2025-06-18", b"{}", INFO).encode() for _ in range(5)]
+    assert len(ours) == 3
+    for token in tokens:
+        found = ours.find("v", token)
+        assert found is not None
+        ours.end(found)
+    assert len(ours) <= 3
+    assert repr(ours).startswith("<Sessions 3 known, 3 ended")
+
+
+def test_a_session_that_runs_something_is_forgotten_last() -> None:
+    ours = sessions(limit=1)
+    token = ours.open("v", "2025-06-18", b"{}", INFO).encode()
+    busy = ours.find("v", token)
+    assert busy is not None
+    running: Any = object()
+    busy.in_flight[b"1"] = running
+    idle = ours.open("v", "2025-06-18", b"{}", INFO).encode()
+    assert len(ours) == 1
+    assert ours.find("v", token) is busy
+    assert ours.find("v", idle) is not None
+
+
+def test_when_all_sessions_run_something_the_oldest_is_forgotten_all_the_same() -> None:
+    ours = sessions(limit=2)
+    running: Any = object()
+    for _ in range(2):
+        found = ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode())
+        assert found is not None
+        found.in_flight[b"1"] = running
+    for known in ours._known.values():
+        known.in_flight[b"1"] = running
+    sealed = Sessions(Sealer([KEY]), FakeClock(), 10).open("v", "2025-06-18", b"{}", INFO).encode()
+    opened = ours.find("v", sealed)
+    assert opened is not None
+    opened.in_flight[b"1"] = running
+    assert len(ours) == 2
+
+
+def test_large_capabilities_are_cut_to_the_core_and_a_large_client_info_is_left_out() -> None:
+    ours = sessions()
+    large = {
+        "x" * 10: "y" * MAX_CAPABILITIES,
+        "roots": {"listChanged": True},
+        "sampling": {"z": "y" * MAX_CAPABILITIES},
+    }
+    token = ours.open("v", "2025-06-18", msgspec.json.encode(large), b'"' + b"n" * 600 + b'"').encode()
+    found = sessions().find("v", token)
+    assert found is not None
+    assert msgspec.json.decode(found.caller.capabilities) == {"roots": {"listChanged": True}}
+    assert found.caller.client_info == b""
+    assert len(token) < 8000
