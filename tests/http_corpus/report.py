@@ -33,6 +33,19 @@ The first of these is part of `scripts/test`: it fails when our lane changes, wh
 here, and when a listed one is gone. The messages stand in `tests/http_corpus/messages`, the outcomes in
 `tests/http_corpus/outcomes.toml`. nginx relays what it took for a request to h11, which says what it got.
 """
+_FUZZING: Final = """## Bytes nobody thought of
+
+The same messages are what coverage-guided fuzzing starts from (atheris, on Linux). Three targets: a server's connection, a
+client's connection, and what reads event streams and JSON-RPC. Each input is also cut in several ways and said twice. What
+must hold for every one: no error that nobody handled or that was only logged, no second of processor time, the same reading
+however it was cut, no task, descriptor or memory left behind.
+
+```sh
+.venv/bin/python -m tests.fuzz --seconds 600      # all three; what was found lies in .cache/fuzz
+```
+
+A run of seconds is part of `scripts/test`.
+"""
 _READING: Final = """## How to read the lists
 
 An outcome is what came back: `200 POST / "hello" · 400 · closed` is an answer of the application, which saw that request
@@ -64,7 +77,7 @@ def page(messages: list[Message], record: Record) -> str:
             f"## {title}\n\n{len(rows)} messages, {len(rows) - len(shown)} of them with one outcome everywhere.\n"
         )
         parts.append("| message | RFC | asked | ours | different |\n|---|---|---|---|---|\n" + "\n".join(shown) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, _FUZZING])
 
 
 def _peers(record: Record) -> str:
