@@ -1,4 +1,4 @@
-"""Where there is no atheris (it is made for Linux), its runs are left out; the targets are tried with known inputs all the same."""
+"""Where there is no atheris (it is made for Linux) its runs are left out; known inputs are tried all the same."""
 
 from importlib.util import find_spec
 
