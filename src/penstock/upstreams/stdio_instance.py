@@ -179,6 +179,8 @@ class StdioInstance:
             if self._is_closed:
                 raise ServerUnavailable(self._server, "it is being stopped")
             outcome = self._start_supervisor()
+            if self._next_start_at > self._clock.now() and not self.has_run:
+                raise ServerUnavailable(self._server, self.last_error)  # why waiting would hardly help
             if self._next_start_at > give_up_at:
                 seconds = self._next_start_at - self._clock.now()
                 raise ServerUnavailable(self._server, f"{self.last_error}; it is started again in {seconds:.0f} s")

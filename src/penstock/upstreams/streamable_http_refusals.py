@@ -44,8 +44,17 @@ def failed_request(server: str, error: RequestFailed) -> ServerError:
         hint = "check that it runs and that its URL is right" if error.unprocessed else "see its log"
         return ServerUnavailable(server, f"{error.reason}; {hint}")
     if isinstance(error, ResponseTooLarge):
-        return ServerMisbehaved(server, f"{error.reason}; ask it for less, or raise 'limits.response_bytes'")
+        return ServerMisbehaved(server, f"{error.reason}; ask it for less, or raise '{_limit_of(error)}'")
     return ServerMisbehaved(server, f"{error.reason}; is its URL that of an HTTP server?")
+
+
+def _limit_of(error: ResponseTooLarge) -> str:
+    """The setting that bounds what was too large."""
+    if "event" in error.reason:
+        return "limits.event_bytes"
+    if "head" in error.reason or "framing" in error.reason:
+        return "limits.response_header_bytes"
+    return "limits.response_bytes"
 
 
 def refusal(server: str, url: str, response: Response) -> ServerError:

@@ -265,6 +265,18 @@ async def test_a_server_that_closes_a_pipe_is_started_again(tool: str) -> None:
         assert (await shown(upstream))["pid"] != pid
 
 
+async def test_a_server_that_cannot_be_started_says_why_at_once_between_attempts() -> None:
+    clock = FakeClock()
+    async with stdio_server(command=("/no/such/program",), clock=clock) as upstream:
+        for _ in range(2):  # the first restart comes at once
+            with pytest.raises(ServerUnavailable, match="'/no/such/program' does not exist; correct the path$"):
+                await upstream.call(tool_call("echo"))
+        await until(lambda: upstream.state()["instances"][0]["state"] == "waiting to restart")
+        async with asyncio.timeout(5):
+            with pytest.raises(ServerUnavailable, match="'/no/such/program' does not exist; correct the path$"):
+                await upstream.call(tool_call("echo"))
+
+
 async def test_what_a_dead_server_left_behind_dies_with_it() -> None:
     async with stdio_server("modern") as upstream:
         grandchild = int(await ask(upstream, "fork", {"stubborn": True}))
