@@ -109,6 +109,7 @@ class ChildProcess:
         "_stop_times",
         "_timers",
         "_transports",
+        "_was_deaf",
         "ended",
         "is_paused",
         "pid",
@@ -133,6 +134,8 @@ class ChildProcess:
         self._is_connected = False
         self._is_stopping = False
         self._is_group_ended = False
+        self._was_deaf = False
+        """Ended by us because it had closed its stdin or stdout."""
         self.stderr = stderr
         self.pid = 0
         self.returncode: int | None = None
@@ -197,6 +200,8 @@ class ChildProcess:
         code = self.returncode
         if code is None:
             return "did not exit"
+        if self._was_deaf and code == -signal.SIGKILL:
+            return "closed its input or output and was ended"
         if code >= 0:
             return f"exited with status {code}"
         try:
@@ -258,7 +263,7 @@ class ChildProcess:
             self._stdin = None
         if self.returncode is None:
             if fd != 2 and not self._is_stopping:
-                self._timers.append(self._loop.call_later(_DEAF_SECONDS, self.kill))
+                self._timers.append(self._loop.call_later(_DEAF_SECONDS, self._end_deaf))
         elif self._is_connected and not self._open_pipes & {1, 2}:
             self._finish()
 
@@ -280,6 +285,10 @@ class ChildProcess:
             self._finish()
 
     # inside
+
+    def _end_deaf(self) -> None:
+        self._was_deaf = True
+        self.kill()
 
     def _finish(self) -> None:
         for timer in self._timers:

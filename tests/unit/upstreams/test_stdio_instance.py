@@ -260,7 +260,7 @@ async def test_a_server_that_closes_a_pipe_is_started_again(tool: str) -> None:
                 await asyncio.wait((call, more), timeout=0.05)
                 more.cancel()
                 await asyncio.wait((more,))
-        with pytest.raises(ServerUnavailable):
+        with pytest.raises(ServerUnavailable, match="closed its input or output and was ended"):
             await call
         assert (await shown(upstream))["pid"] != pid
 
