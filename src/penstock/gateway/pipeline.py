@@ -3,22 +3,34 @@
 Knows: the order of policies. Does not know: what any of them does. A policy that is off is not in the list and costs nothing.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from penstock.policies.interface import Handle, Policy
-from penstock.upstreams.interface import Answer, Call
+from penstock.policies.interface import Handle, Policy, Start
+from penstock.upstreams.interface import Call
+
+T = TypeVar("T")
 
 
 def fold(policies: Sequence[Policy], forward: Handle) -> Handle:
     """The first policy sees the call first; `forward` sees it last."""
-    handle = forward
+    return _fold(policies, forward)
+
+
+def fold_start(policies: Sequence[Policy], start: Start) -> Start | None:
+    """The same for a call that is sent at once; None when a policy wants to see its answer."""
+    return _fold(policies, start) if all(policy.is_transparent for policy in policies) else None
+
+
+def _fold(policies: Sequence[Policy], last: Callable[[Call], T]) -> Callable[[Call], T]:
     for policy in reversed(policies):
-        handle = _wrap(policy, handle)
-    return handle
+        last = _wrap(policy, last)
+    return last
 
 
-def _wrap(policy: Policy, proceed: Handle) -> Handle:
-    def handle(call: Call) -> Awaitable[Answer]:  # returns the policy's awaitable: no frame of its own is awaited
-        return policy(call, proceed)
+def _wrap(policy: Policy, proceed: Callable[[Call], T]) -> Callable[[Call], T]:
+    def step(call: Call) -> T:
+        result: T = policy(call, proceed)
+        return result
 
-    return handle
+    return step

@@ -4,31 +4,40 @@ Knows: hosted servers, policies, cells. Does not know: HTTP, eras, how views nam
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from penstock.gateway.hosting import HostedServer
-from penstock.gateway.pipeline import fold
-from penstock.policies.interface import Handle, Policy
+from penstock.gateway.pipeline import fold, fold_start
+from penstock.policies.interface import Handle, Policy, Start
 from penstock.protocol.param_headers import ParamHeader
 from penstock.telemetry.cells import Cell, CellRegistry
+from penstock.upstreams.interface import QuickUpstream
 
 UNLISTED: Final = "(unlisted)"
 """Label of calls to names no list holds, so that clients cannot invent metrics."""
 
 
+class Way(NamedTuple):
+    """A server's folded pipeline, shared by all its routes."""
+
+    server: HostedServer
+    handle: Handle
+    start: Start | None
+
+
 class Route:
     """One name of one server, with its folded pipeline."""
 
-    __slots__ = ("cell", "handle", "method", "name", "name_json", "param_headers", "server")
+    __slots__ = ("cell", "handle", "method", "name", "name_json", "param_headers", "server", "start")
 
     def __init__(
         self,
         server: HostedServer,
         method: str,
         name: str,
-        handle: Handle,
+        way: "Way",
         cell: Cell,
         param_headers: tuple[ParamHeader, ...] | None = None,
     ) -> None:
@@ -37,7 +46,9 @@ class Route:
         self.name: Final = name
         """The server's own name, or the URI."""
         self.name_json: Final = msgspec.Raw(msgspec.json.encode(name))
-        self.handle: Final = handle
+        self.handle: Final = way.handle
+        self.start: Final = way.start
+        """Sends a call at once where that is possible; None where it never is."""
         self.cell: Final = cell
         self.param_headers: Final = param_headers
         """`Mcp-Param-*` headers to hold against the arguments here, where the server cannot; None for nearly all tools."""
@@ -52,7 +63,7 @@ class RouteMaker:
     def __init__(self, cells: CellRegistry, policies_of: Callable[[HostedServer], Sequence[Policy]]) -> None:
         self._cells = cells
         self._policies_of = policies_of
-        self._handles: dict[str, tuple[HostedServer, Handle]] = {}
+        self._ways: dict[str, Way] = {}
 
     def make(
         self,
@@ -67,15 +78,17 @@ class RouteMaker:
         if method != "tools/call":
             label = ""  # prompts and URIs are too many to count one by one
         cell = self._cells.cell(server.name, method, label)
-        return Route(server, method, name, self._handle_of(server), cell, param_headers)
+        return Route(server, method, name, self._way_to(server), cell, param_headers)
 
-    def _handle_of(self, server: HostedServer) -> Handle:
-        known = self._handles.get(server.name)
-        if known is None or known[0] is not server:
-            known = self._handles[server.name] = (server, fold(self._policies_of(server), server.upstream.call))
-        return known[1]
+    def _way_to(self, server: HostedServer) -> Way:
+        known = self._ways.get(server.name)
+        if known is None or known.server is not server:
+            policies, upstream = self._policies_of(server), server.upstream
+            start = fold_start(policies, upstream.start) if isinstance(upstream, QuickUpstream) else None
+            known = self._ways[server.name] = Way(server, fold(policies, upstream.call), start)
+        return known
 
     def forget(self, servers: set[str]) -> None:
         """Let go of what was folded for servers that are gone."""
         for name in servers:
-            self._handles.pop(name, None)
+            self._ways.pop(name, None)

@@ -5,7 +5,6 @@ with the same keys keeps it valid. What lives only here, and is bounded, is the 
 can be cancelled) and the mark of a deleted session; losing those costs only them.
 """
 
-import asyncio
 import os
 from collections import OrderedDict
 from typing import Final
@@ -16,7 +15,7 @@ from penstock.clock import Clock
 from penstock.errors import SealError
 from penstock.identity.seal import Sealer
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller
+from penstock.upstreams.interface import Caller, Cancellable
 
 _PURPOSE: Final = b"session"
 LIFETIME_SECONDS: Final = 30 * 24 * 3600
@@ -51,8 +50,8 @@ class ClientSession:
         self.expires: Final = expires
         """Seconds since 1970."""
         self.log_level: msgspec.Raw | None = None
-        self.in_flight: dict[bytes, asyncio.Task[None]] = {}
-        """Tasks by request id."""
+        self.in_flight: dict[bytes, Cancellable] = {}
+        """By request id."""
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.key[:8]} {self.caller.revision} [{len(self.in_flight)} in flight]>"
@@ -105,8 +104,8 @@ class Sessions:
         self._ended[session.key] = None
         if len(self._ended) > self._limit:
             self._ended.popitem(last=False)
-        for task in list(session.in_flight.values()):
-            task.cancel()
+        for task in session.in_flight.values():  # not before their first turn, in which they learn how to end
+            task.get_loop().call_soon(task.cancel)
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
         caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)

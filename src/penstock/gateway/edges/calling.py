@@ -1,21 +1,30 @@
-"""The one task of a call: through the route's pipeline to the server, and the answer back.
+"""One call from its admission to its answer: sent by the quickest way there is, worded for its client, counted.
 
-Knows: routes, replies, cells. Does not know: which checks the client's era makes before, or how its errors are worded; the
-edge passes those in as an `AnswerForm`.
+Knows: routes, the HTTP exchange, cells. Does not know: which checks the client's era makes before, or how its answers are
+worded; the edge passes that in as an `AnswerForm`.
+
+A server that can take the call at once gets it without a task or coroutine (`Route.start`), and its answer comes back through
+`ended` in the same turn of the loop in which it arrives; otherwise one task waits for it.
 """
 
 import asyncio
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from penstock.errors import ServerError
-from penstock.gateway.edges.reply import Reply
+from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.route import Route
-from penstock.http.server import Exchange
-from penstock.protocol.envelopes import Fault
+from penstock.gateway.sessions import ClientSession
+from penstock.http.server import EventStream, Exchange
+from penstock.protocol.envelopes import Fault, encode_notification
+from penstock.protocol.event_stream import encode_event
 from penstock.protocol.results import classify
 from penstock.telemetry.server_timing import server_timing
-from penstock.upstreams.interface import Answer, Call, Failure, Result
+from penstock.upstreams.interface import Answer, Call, Cancellable, Failure, Result
+
+_PROGRESS: Final = "notifications/progress"
 
 
 class AnswerForm(Protocol):
@@ -34,64 +43,133 @@ class AnswerForm(Protocol):
         ...
 
 
-async def run_call(route: Route, call: Call, reply: Reply, form: AnswerForm) -> None:
-    """Take one call all the way; whatever happens, the client is answered and the cell is told.
+class RunningCall:
+    """Answers exactly once: plainly, or on an event stream once there is something to say before the answer."""
 
-    A cancelled call is not answered here: whoever cancelled it knows how.
-    """
-    try:
-        answer = await route.handle(call)
-    except ServerError as error:
-        answered_at = monotonic()
-        status, body = form.refusal(error, reply.request_id)
-        outcome = "server_error"
-    except asyncio.CancelledError:
-        answered_at = monotonic()
-        refusal = call.watch.refusal(call) if call.watch is not None else None
-        if refusal is None:
-            _record(route, call, "cancelled", answered_at, answered_at)
+    __slots__ = ("_call", "_exchange", "_facts", "_form", "_request_id", "_route", "_session", "_stream")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        request_id: bytes,
+        facts: HeadFacts,
+        route: Route,
+        form: AnswerForm,
+        session: ClientSession | None = None,
+    ) -> None:
+        self._exchange = exchange
+        self._request_id = request_id
+        self._facts = facts
+        self._route = route
+        self._form = form
+        self._session = session
+        self._stream: EventStream | None = None
+
+    def __repr__(self) -> str:
+        return f"<RunningCall {self._route!r}{' streaming' if self._stream is not None else ''}>"
+
+    def begin(self, call: Call) -> Cancellable:
+        """Send the call. What is returned ends it; the client is then not answered, unless its deadline was the reason."""
+        self._call = call
+        call.notify = self.notify
+        call.on_end = self.ended
+        start = self._route.start
+        task: Cancellable | None = start(call) if start is not None else None
+        if task is None:
+            task = self._exchange.spawn(self._run(call))
+        call.task = task
+        if self._session is not None:
+            self._session.in_flight[self._request_id] = task
+        return task
+
+    def notify(self, method: str, params: dict[str, msgspec.Raw]) -> None:
+        """Send a notification ahead of the answer; progress is what a slow reader loses first.
+
+        A client that does not take event streams gets none.
+        """
+        stream = self._stream
+        if stream is None:
+            if not self._facts.takes_stream or self._exchange.is_answered:
+                return
+            stream = self._stream = self._exchange.open_stream()
+        stream.send(encode_event(encode_notification(method, params)), droppable=method == _PROGRESS)
+
+    def ended(self, outcome: Answer | ServerError | None) -> None:
+        """The call is over: answered, failed, or cancelled (None). Answer the client and count it."""
+        try:
+            self._end(outcome)
+        except Exception as error:  # called by a server's connection, which must not suffer for a fault of ours
+            self._exchange.failed(error)
+
+    async def _run(self, call: Call) -> None:
+        outcome: Answer | ServerError
+        try:
+            outcome = await self._route.handle(call)
+        except ServerError as error:
+            outcome = error
+        except asyncio.CancelledError:
+            self._end(None)
             raise
-        status, body = form.refusal(refusal, reply.request_id)
-        outcome = "server_error"
-    else:
+        self._end(outcome)
+
+    def _end(self, outcome: Answer | ServerError | None) -> None:
+        call, watch = self._call, self._call.watch
         answered_at = monotonic()
-        status, body, outcome = _word(answer, call, reply, form)
-    finally:
-        if call.watch is not None:
-            call.watch.leave(call)
-    headers = b""
-    if reply.facts.wants_timing:
-        headers = _timing_header(reply.exchange, call, answered_at)
-    reply.finish(body, status=status, headers=headers)
-    _record(route, call, outcome, answered_at, monotonic())
+        if self._session is not None:
+            self._session.in_flight.pop(self._request_id, None)
+        if watch is not None:
+            watch.leave(call)
+            if outcome is None:
+                outcome = watch.refusal(call)
+        if type(outcome) is Result:
+            status, body = self._form.result(call.method, outcome, self._request_id)
+            kind = _kind_of(outcome)
+        elif outcome is None:
+            self._end_cancelled(answered_at)
+            return
+        elif isinstance(outcome, Failure):
+            status, body = self._form.failure(call.method, outcome, self._request_id)
+            kind = "rpc_error"
+        else:
+            assert isinstance(outcome, ServerError)
+            status, body = self._form.refusal(outcome, self._request_id)
+            kind = "server_error"
+        if self._stream is not None:
+            self._stream.finish(encode_event(body))  # its status and headers have long gone out
+        else:
+            self._exchange.respond(status, body, headers=self._timing(answered_at) if self._facts.wants_timing else b"")
+        self._record(kind, answered_at, monotonic())
+
+    def _end_cancelled(self, now: float) -> None:
+        """Nobody wants the answer. A legacy client that cancelled gets a stream that carries nothing more."""
+        self._record("cancelled", now, now)
+        if self._session is not None:
+            stream = self._stream if self._stream is not None else self._exchange.open_stream()
+            stream.finish()
+
+    def _record(self, kind: str, answered_at: float, done_at: float) -> None:
+        """Upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead."""
+        call = self._call
+        upstream = answered_at - call.sent_at if call.sent_at else 0.0
+        self._route.cell.record(kind, done_at - call.started_at - upstream, upstream)
+
+    def _timing(self, answered_at: float) -> bytes:
+        call = self._call
+        value = server_timing(
+            received_at=self._exchange.received_at,
+            routed_at=call.started_at,
+            sent_at=call.sent_at,
+            first_byte_at=call.first_byte_at,
+            answered_at=answered_at,
+        )
+        return b"server-timing: " + value + b"\r\n"
 
 
-def _word(answer: Answer, call: Call, reply: Reply, form: AnswerForm) -> tuple[int, bytes, str]:
-    if isinstance(answer, Result):
-        return *form.result(call.method, answer, reply.request_id), _outcome(answer)
-    return *form.failure(call.method, answer, reply.request_id), "rpc_error"
-
-
-def _outcome(answer: Result) -> str:
-    """Whether a tool says it failed; most results hold no such word and are not looked into."""
-    if b'"isError"' not in answer.raw:
-        return "ok"
-    head = classify(answer.raw)
-    return "tool_error" if isinstance(head, Fault) or head.is_error else "ok"
-
-
-def _record(route: Route, call: Call, outcome: str, answered_at: float, done_at: float) -> None:
-    """Upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead."""
-    upstream = answered_at - call.sent_at if call.sent_at else 0.0
-    route.cell.record(outcome, max(0.0, done_at - call.started_at - upstream), upstream)
-
-
-def _timing_header(exchange: Exchange, call: Call, answered_at: float) -> bytes:
-    value = server_timing(
-        received_at=exchange.received_at,
-        routed_at=call.started_at,
-        sent_at=call.sent_at,
-        first_byte_at=call.first_byte_at,
-        answered_at=answered_at,
-    )
-    return b"server-timing: " + value + b"\r\n"
+def _kind_of(result: Result) -> str:
+    """Whether a tool says it failed; most results were looked into already, or hold no such word."""
+    if result.is_error is None:
+        if b'"isError"' not in result.raw:
+            return "ok"
+        head = classify(result.raw)
+        return "tool_error" if isinstance(head, Fault) or head.is_error else "ok"
+    return "tool_error" if result.is_error else "ok"

@@ -8,18 +8,16 @@ Source: 2025-11-25 basic/transports, basic/lifecycle; 2025-03-26 basic/transport
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
-from penstock.gateway.edges.calling import run_call
+from penstock.gateway.edges.calling import RunningCall
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name
 from penstock.gateway.edges.refusal import refusal_body
-from penstock.gateway.edges.reply import Reply
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
 from penstock.http.server import Exchange
@@ -78,7 +76,10 @@ class LegacyEdge:
     def message(self, exchange: Exchange, view: View, message: Message, facts: HeadFacts) -> None:
         """One POSTed message."""
         if isinstance(message, Request) and message.method == "initialize":
-            self._initialize(exchange, view, message)
+            if self._context.is_pending(view):
+                exchange.spawn(self._initialize_listed(exchange, view.name, message))
+            else:
+                self._initialize(exchange, view, message)
             return
         found = self._session_of(exchange, view, facts)
         if found is None:
@@ -131,10 +132,6 @@ class LegacyEdge:
         return session.caller, session
 
     def _initialize(self, exchange: Exchange, view: View, request: Request) -> None:
-        context = self._context
-        if context.is_pending(view):
-            exchange.spawn(self._initialize_listed(exchange, view.name, request))
-            return
         asked = _InitializeParams.read(request)
         if asked is None:
             message = (
@@ -143,7 +140,7 @@ class LegacyEdge:
             exchange.respond(200, encode_error(request.id, INVALID_PARAMS, message, null_id=False))
             return
         revision = answer_to_initialize(asked.protocolVersion)
-        token = context.sessions.open(view.name, revision, bytes(asked.capabilities), bytes(asked.clientInfo))
+        token = self._context.sessions.open(view.name, revision, bytes(asked.capabilities), bytes(asked.clientInfo))
         result = _initialize_result(view, revision)
         exchange.respond(200, encode_result(request.id, result), headers=b"mcp-session-id: %b\r\n" % token.encode())
 
@@ -167,6 +164,8 @@ class LegacyEdge:
         rule = lookup(Era.LEGACY, method)
         if rule is None or method.startswith("tasks/") or method in _NOT_YET or rule.since > caller.revision:
             self._refuse(exchange, request, METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
+        elif rule.kind == "list" and self._context.is_pending(view):
+            exchange.spawn(self._list_listed(exchange, view.name, request, caller))
         elif rule.kind == "list":
             self._list(exchange, view, request, caller)
         elif method == "ping":
@@ -181,8 +180,8 @@ class LegacyEdge:
             return  # without a session nobody can tell whose id it is
         request_id = notification.params.get("requestId")
         task = session.in_flight.get(bytes(request_id)) if request_id is not None else None
-        if task is not None:
-            task.cancel()
+        if task is not None:  # not before its first turn: a batch may cancel its own member
+            asyncio.get_running_loop().call_soon(task.cancel)
 
     def _set_level(self, exchange: Exchange, request: Request, session: ClientSession | None) -> None:
         level = name_of(request.params, "level")
@@ -196,11 +195,7 @@ class LegacyEdge:
         exchange.respond(200, encode_result(request.id, _EMPTY))
 
     def _list(self, exchange: Exchange, view: View, request: Request, caller: Caller) -> None:
-        context = self._context
-        if context.is_pending(view):
-            exchange.spawn(self._list_listed(exchange, view.name, request, caller))
-            return
-        context.catalogue.refresh_if_aged(view.servers)
+        self._context.catalogue.refresh_if_aged(view.servers)
         cursor, valid = cursor_of(request.params)
         page = view.lists[request.method].legacy(cursor, caller.revision) if valid else None
         if page is None:
@@ -210,6 +205,7 @@ class LegacyEdge:
             exchange.respond(200, encode_result(request.id, page))
 
     async def _list_listed(self, exchange: Exchange, view_name: str, request: Request, caller: Caller) -> None:
+        """A server that was never listed is waited for, once."""
         view = await self._context.listed_view(view_name)
         if view is None:
             self._refuse(exchange, request, METHOD_NOT_FOUND, "this view has just been removed")
@@ -246,36 +242,19 @@ class LegacyEdge:
             params[rule.name_field] = route.name_json
         if session is not None and session.log_level is not None:
             meta.rest[LOG_LEVEL] = session.log_level
-        reply = Reply(exchange, request.id, facts)
         call = Call(
             method,
             params,
             caller=caller,
             name=route.name,
             meta=meta.rest or None,
-            notify=reply.notify,
             headers=client_headers(facts, exchange.request.headers, route.server.settings.forward_headers),
-            started_at=self._context.now(),
+            started_at=exchange.received_at,
         )
-        running = run_call(route, call, reply, _FORMS[caller.revision])
-        if session is None:
-            call.task = exchange.spawn(running)
-        else:
-            call.task = session.in_flight[request.id] = exchange.spawn(_run_in_session(running, reply, session))
+        RunningCall(exchange, request.id, facts, route, _FORMS[caller.revision], session).begin(call)
 
     def _refuse(self, exchange: Exchange, request: Request, code: int, message: str) -> None:
         exchange.respond(200, encode_error(request.id, code, message, null_id=False))
-
-
-async def _run_in_session(running: Coroutine[Any, Any, None], reply: Reply, session: ClientSession) -> None:
-    """A call its session can cancel: then the answer is a stream that ends without one."""
-    try:
-        await running
-    except asyncio.CancelledError:
-        reply.finish_empty()
-        raise
-    finally:
-        session.in_flight.pop(reply.request_id, None)
 
 
 class _InitializeParams(msgspec.Struct):

@@ -12,11 +12,10 @@ import msgspec
 
 from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
-from penstock.gateway.edges.calling import run_call
+from penstock.gateway.edges.calling import RunningCall
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name
 from penstock.gateway.edges.refusal import refusal_body
-from penstock.gateway.edges.reply import Reply
 from penstock.gateway.view import View
 from penstock.http.server import Exchange
 from penstock.protocol.admission import Refusal, admit
@@ -96,7 +95,10 @@ class ModernEdge:
         if rule.kind in _CALLS:
             self._start_call(exchange, view, request, judged, facts)
         elif rule.kind == "list" or request.method == "server/discover":
-            self._answer_here(exchange, view, request)
+            if self._context.is_pending(view):
+                exchange.on_disconnect = exchange.spawn(self._answer_listed(exchange, view.name, request)).cancel
+            else:
+                self._answer_here(exchange, view, request)
         else:
             self._refuse(exchange, request.id, METHOD_NOT_FOUND, f"Method not found: {request.method}")
 
@@ -148,26 +150,22 @@ class ModernEdge:
                 return
         if name is not None:
             params[rule.name_field or "name"] = route.name_json
-        reply = Reply(exchange, request.id, facts)
         call = Call(
             request.method,
             params,
             caller=caller,
             name=route.name,
             meta=meta,
-            notify=reply.notify,
             headers=client_headers(facts, exchange.request.headers, route.server.settings.forward_headers),
-            started_at=self._context.now(),
+            started_at=exchange.received_at,
         )
-        task = call.task = exchange.spawn(run_call(route, call, reply, _FORM))
-        exchange.on_disconnect = task.cancel  # closing the response is how a modern client cancels
+        running = RunningCall(exchange, request.id, facts, route, _FORM).begin(call)
+        if not exchange.is_answered:
+            exchange.on_disconnect = running.cancel  # closing the response is how a modern client cancels
 
     def _answer_here(self, exchange: Exchange, view: View, request: Request) -> None:
-        """Lists and `server/discover` come from the snapshot; a server that was never listed is waited for first."""
+        """Lists and `server/discover` come from the snapshot."""
         context = self._context
-        if context.is_pending(view):
-            exchange.on_disconnect = exchange.spawn(self._answer_listed(exchange, view.name, request)).cancel
-            return
         if request.method == "server/discover":
             exchange.respond(200, encode_result(request.id, _discover_result(view)))
             return
@@ -182,6 +180,7 @@ class ModernEdge:
             exchange.respond(200, encode_result(request.id, page))
 
     async def _answer_listed(self, exchange: Exchange, view_name: str, request: Request) -> None:
+        """A server that was never listed is waited for, once."""
         view = await self._context.listed_view(view_name)
         if view is None:
             self._refuse(exchange, request.id, METHOD_NOT_FOUND, "this view has just been removed")
