@@ -50,6 +50,37 @@ def run_often(guard: Guard, work: Callable[[], Coroutine[Any, Any, None]], times
         guard.run(work())
 
 
+MEBIBYTE = 1 << 20
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+CHUNKS = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "repeated"),
+    [
+        (b"", b"\r\n"),
+        (b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (POST, b"a"),
+        (POST, b"X: y\r\n"),
+        (CHUNKS, b"1\r\nx\r\n"),
+        (CHUNKS, b"0"),
+        (CHUNKS + b"0\r\n", b"X: y\r\n"),
+    ],
+)
+@pytest.mark.parametrize("size", [64, MEBIBYTE])
+def test_a_mebibyte_of_the_same_costs_no_second(size: int, beginning: bytes, repeated: bytes, guard: Guard) -> None:
+    raw = beginning + repeated * (MEBIBYTE // 4 // len(repeated) if size == 64 else MEBIBYTE // len(repeated))
+
+    async def work() -> None:
+        run = server_target.Run("at once")
+        for start in range(0, len(raw), size):
+            if not run.transport.feed(raw[start : start + size]):
+                break
+        await run.end()
+
+    guard.run(work())
+
+
 async def nothing() -> None:
     await asyncio.sleep(0)
 

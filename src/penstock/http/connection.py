@@ -9,6 +9,7 @@ per connection.
 import asyncio
 import contextlib
 import fcntl
+import re
 import sys
 import termios
 from collections.abc import Callable
@@ -26,6 +27,7 @@ HEAD, FIXED, CHUNKED, BUSY, LINGER, CLOSED = range(6)
 STATES = ("reading a header", "reading a body", "reading chunks", "answering", "lingering", "closed")
 NEVER = float("inf")
 REMEMBERED_HEAD_BYTES = 2048
+EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
 
 
 def unacknowledged_bytes(transport: asyncio.Transport) -> int:
@@ -192,8 +194,8 @@ class ServerConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _read_head(self, data: bytes) -> None:
-        while data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines ahead of a request are tolerated
-            data = data[2:]
+        if data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines ahead of a request are tolerated
+            data = EMPTY_LINES.sub(b"", data, count=1)
         end = data.find(b"\r\n\r\n")
         if end < 0:
             self._wait_for_head(data)
