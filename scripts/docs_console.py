@@ -6,6 +6,7 @@ A document says 127.0.0.1:8080; here every gateway and server gets a free port, 
 what is printed depends on nothing but this checkout.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -26,8 +27,13 @@ ADDRESSES: Final = ("127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:3001")
 START_SECONDS: Final = 30.0
 RUN_SECONDS: Final = 30.0
 _UVX: Final = '#!/bin/sh\nname=$1\nshift\nexec "{peers}/modern/bin/$name" "$@"\n'
-_NPX: Final = '#!/bin/sh\n[ "$1" != -y ] || shift\nname=$1\nshift\nexec "{node}" "{peers}/node/node_modules/$name/dist/index.js" "$@"\n'
-_CURL: Final = '''#!{python}
+_NPX: Final = """#!/bin/sh
+[ "$1" != -y ] || shift
+name=$1
+shift
+exec "{node}" "{peers}/node/node_modules/$name/dist/index.js" "$@"
+"""
+_CURL: Final = """#!{python}
 import sys, urllib.error, urllib.request
 words, headers, body, url = sys.argv[1:], {{}}, None, ""
 while words:
@@ -44,7 +50,7 @@ try:
 except urllib.error.HTTPError as error:
     answer = error
 sys.stdout.buffer.write(answer.read())
-'''
+"""
 _VOLATILE: Final = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?"), "TIME"),
     (re.compile(r"\b(Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\b"), "DAY"),
@@ -204,10 +210,8 @@ def _free_addresses(count: int) -> list[str]:
 def _end(process: subprocess.Popen[str]) -> None:
     """SIGTERM to its group, and SIGKILL where that does not help."""
     for sent, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)
-        except ProcessLookupError:
-            pass
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:

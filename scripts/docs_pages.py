@@ -4,31 +4,36 @@
     scripts/docs --check    prints what is not current and ends with 1
     scripts/docs --bench results/bench-….json    also puts these figures into README.md
 
-Knows: Markdown with `console` blocks (each `$ ` line is run, what follows it is its output) and marked parts
-(`<!-- begin NAME -->` … `<!-- end NAME -->`). Does not know: how a command is run.
+Knows: Markdown with `console` blocks (each `$ ` line is run, what follows it is its output), commands that are run before those
+and not shown (`<!-- run COMMAND -->`), marked parts (`<!-- begin NAME -->` … `<!-- end NAME -->`). Does not know: how one is run.
 What differs only in times, numbers of processes and the like counts as current, and stays as it is written.
 """
 
 import argparse
+import contextlib
 import difflib
+import io
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from penstock.cli.main import VERBS
+from penstock.cli.main import main as run_command
 from penstock.config.keys import SECTIONS
 from scripts.docs_console import ROOT, Console, Failed, normalised
 
 PAGES: Final = (
     "README.md", "docs/commands.md", "docs/configuration.md", "docs/eras.md", "docs/operations.md", "docs/security.md",
 )  # fmt: skip
-_CONSOLE: Final = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.M | re.S)
-_MARKED: Final = re.compile(r"(?P<begin><!-- begin (?P<name>[a-z -]+?) -->\n)(?P<body>.*?)(?P<end><!-- end (?P=name) -->)", re.S)
+_BEFORE: Final = re.compile(r"^<!-- run (.+) -->$", re.MULTILINE)
+_CONSOLE: Final = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
+_MARKED: Final = re.compile(
+    r"(?P<begin><!-- begin (?P<name>[a-z -]+?) -->\n)(?P<body>.*?)(?P<end><!-- end (?P=name) -->)", re.DOTALL
+)
 
 
 def updated(text: str) -> str:
@@ -39,6 +44,8 @@ def updated(text: str) -> str:
     """
     text = _MARKED.sub(lambda match: match["begin"] + _generated(match["name"], match["body"]) + match["end"], text)
     with Console() as console:
+        for command in _BEFORE.findall(text):
+            console.run(command)
         return _CONSOLE.sub(lambda match: _block(match[0], console), text)
 
 
@@ -104,20 +111,28 @@ def _fence(text: str) -> str:
 
 def _help(verb: str) -> str:
     words = verb.split()
-    if words and words[0] not in VERBS:
+    if words[0] not in VERBS:
         raise Failed(f"there is no verb '{verb}'")
-    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
-    command = [sys.executable, "-c", "from penstock.cli.main import main; raise SystemExit(main())", *words, "--help"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
-    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    before, said = os.environ.get("COLUMNS"), io.StringIO()
+    os.environ["COLUMNS"] = "120"
+    try:
+        with contextlib.redirect_stdout(said):
+            run_command([*words, "--help"])
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+    return "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
 
 
 def figures(report: dict[str, Any]) -> str:
     """The measured figures of one report of `scripts/bench` as Markdown."""
     machine = report["machine"]
+    facts = f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"
+    facts += f"; Python {machine['python']}, nginx {machine['nginx']}"
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; Python {machine['python']}, nginx"
-        f" {machine['nginx']}; {report['taken'][:10]}, commit {machine['commit']}; medians of {report['settings']['rounds']} rounds.",
+        f"{facts}; {report['taken'][:10]}, commit {machine['commit']}; medians of {report['settings']['rounds']} rounds.",
         "",
         "| CPU time per call | µs | × nginx (least–most) | calls/s |",
         "|---|--:|--:|--:|",
@@ -168,7 +183,9 @@ def main(words: Sequence[str]) -> int:
             continue
         stale = True
         if chosen.check:
-            print("".join(difflib.unified_diff(old.splitlines(True), new.splitlines(True), page, f"{page} as it is now")))
+            print(
+                "".join(difflib.unified_diff(old.splitlines(True), new.splitlines(True), page, f"{page} as it is now"))
+            )
         else:
             path.write_text(new, "utf-8")
             print(f"wrote {page}")

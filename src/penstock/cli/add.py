@@ -3,7 +3,9 @@
 Knows: what the words mean. Does not know: whether the server answers; a running gateway finds that out.
 """
 
-from typing import Annotated
+import re
+from pathlib import Path
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
@@ -11,10 +13,15 @@ from penstock.cli.configuration import ConfigFlag, change_file, pairs, require_n
 from penstock.config.edit import add_server
 from penstock.errors import ConfigError
 
+SYNOPSIS = "Usage: penstock add NAME URL [OPTIONS]\n       penstock add NAME [OPTIONS] -- COMMAND [ARGUMENTS...]"
 EXAMPLE = (
     "penstock add time -- uvx mcp-server-time\n"
     "  penstock add docs https://mcp.example.com/mcp --header 'Authorization=Bearer ${env:DOCS_TOKEN}'"
 )
+_ALMOST_URL: Final = re.compile(
+    r"(?:https?:?/*)?((?:localhost|[\w-]+(?:\.[\w-]+)+)(?::\d+)?/\S*|(?:localhost|[\w.-]+):\d+)", re.IGNORECASE
+)
+"""A URL whose beginning is missing or misspelt: `localhost:3000/mcp`, `http//mcp.example.com/mcp`."""
 
 
 def run(
@@ -49,6 +56,9 @@ def _values(
         return {"url": target[0]} | ({"headers": pairs(header, "--header")} if header else {})
     if "://" in target[0]:
         raise ConfigError(f"expected nothing behind the URL, got '{target[1]}'")
+    almost = _ALMOST_URL.fullmatch(target[0]) if len(target) == 1 else None
+    if almost and not Path(target[0]).exists():
+        raise ConfigError(f"'{target[0]}' is no URL (did you mean 'http://{almost[1]}'?)")
     if header:
         raise ConfigError("--header is for URLs; a command takes --env")
     values: dict[str, object] = {"command": list(target)}

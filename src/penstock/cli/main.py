@@ -104,6 +104,9 @@ def _parse_and_run(verb: str, words: list[str]) -> int:
     ours = words[: words.index("--")] if "--" in words else words
     if "--help" in ours or "-h" in ours:
         app.help_print([word for word in ours if word not in {"--help", "-h"}][:1] if verb == "config" else [])
+        print(
+            f"\nExample:\n  {module.EXAMPLE}"
+        )  # not through the help's formatter, whose line breaks would end up in what is pasted
         return 0
     words = getattr(module, "rewritten", list)(words)
     try:
@@ -125,7 +128,7 @@ def _app(verb: str, module: Any) -> "App":
         "default_parameter": Parameter(negative="", show_default=False),
         "result_action": "return_value",
     }
-    app = App(name=f"penstock {verb}", help_epilogue=f"Example:\n  {module.EXAMPLE}", **options)
+    app = App(name=f"penstock {verb}", usage=getattr(module, "SYNOPSIS", None), **options)
     commands: dict[str, Verb] = getattr(module, "COMMANDS", {})
     for name, command in commands.items():
         app.command(command, name=name, help_flags=[], version_flags=[])

@@ -24,7 +24,8 @@ def say(text: str = "", *, flush: bool = False) -> None:
 
 
 def note(text: str) -> None:
-    """Something beside the answer, on stderr."""
+    """Something beside the answer, on stderr; behind what the answer said so far, where both go the same way."""
+    sys.stdout.flush()
     print(text, file=sys.stderr, flush=True)
 
 

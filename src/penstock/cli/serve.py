@@ -135,11 +135,16 @@ class Greeter:
         if running is None:
             return
         url = str(self._settings.listen.public_url or running.url)
-        example = await self._example(running, servers)
-        blocks = [
-            server_lines(servers, indent="  ") or ["  no servers yet; add one with: " + command("add", "NAME", "URL")],
-            ["Try it:", "  " + example],
+        blocks = [server_lines(servers, indent="  ") or ["  no servers yet"]]
+        if servers:
+            blocks.append(["Try it, in another terminal:", "  " + await self._example(running, servers)])
+        blocks += [
             snippets(url),
+            [
+                "Add servers of yours; the running gateway takes them up:",
+                f"  {command('add', 'time')} -- uvx mcp-server-time",
+                f"  {command('add', 'docs', 'https://mcp.example.com/mcp')}",
+            ],
             [f"Admin: {running.admin}   Configuration: {display(self._config)}"],
         ]
         say("\n" + "\n\n".join("\n".join(block) for block in blocks), flush=True)

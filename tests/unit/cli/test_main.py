@@ -35,6 +35,10 @@ def test_help_lists_every_verb(run: Run) -> None:
     assert run() == (2, said.out, "")
 
 
+def test_an_example_of_the_help_can_be_pasted(run: Run) -> None:
+    assert "--header 'Authorization=Bearer ${env:DOCS_TOKEN}'\n" in run("add", "--help").out
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb: str, run: Run) -> None:
     said = run(verb, "--help")

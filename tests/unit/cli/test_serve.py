@@ -60,6 +60,7 @@ def test_a_newcomer_reads_url_servers_first_call_and_snippets_in_this_order(
         '    {"mcpServers": {"penstock": {"url": ',
         '    code --add-mcp \'{"name": "penstock"',
         '    {"mcpServers": {"penstock": {"command": "npx"',
+        "  penstock add time -- uvx mcp-server-time\n",
         f"Admin: {running.admin}   Configuration: ~/.config/penstock/penstock.toml",
     ]
     places = [text.find(part) for part in order]
@@ -89,7 +90,9 @@ def test_a_second_gateway_on_the_address_is_refused(serving: Serving, run: Run, 
 def test_a_server_added_to_an_empty_gateway_is_taken_up(place: Path, run: Run) -> None:
     serving = Serving("--log-level", "error")
     try:
-        assert "  no servers yet; add one with: penstock add NAME URL" in serving.lines
+        assert "  no servers yet" in serving.lines
+        assert "  penstock add docs https://mcp.example.com/mcp" in serving.lines
+        assert not any(line.startswith("Try it") for line in serving.lines), "there is nothing to try"
         said = run("add", "gone", "http://127.0.0.1:9/mcp")
         assert said.code == 0
         assert "took the change up" in said.err

@@ -75,6 +75,20 @@ def test_a_gateway_that_is_none_is_no_obstacle(gateway: FakeGateway, run: Run) -
     assert "the change is not taken up yet: what answers at" in said.err
 
 
+@pytest.mark.parametrize("word", ["uvx", "./server.py", "/usr/bin/server", "tools/run"])
+def test_a_single_word_may_be_a_program(word: str, run: Run, place: Path) -> None:
+    file = place / "penstock.toml"
+    file.write_text("")
+    assert run("add", "a", word).code == 0
+    assert f'command = ["{word}"]' in file.read_text()
+
+
+def test_a_program_that_looks_like_an_address_is_a_program_when_it_is_there(run: Run, place: Path) -> None:
+    (place / "my.tools").mkdir()
+    (place / "my.tools" / "run").touch()
+    assert run("add", "a", "my.tools/run").code == 0
+
+
 def test_switching_and_removing_edit_the_file(run: Run, place: Path) -> None:
     file = place / "penstock.toml"
     file.write_text("# mine\n[servers.a]\nurl = 'http://x'\n")
@@ -94,6 +108,9 @@ REFUSED = [
     (("add", "a", "--header", "A=b", "--", "x"), "--header is for URLs"),
     (("add", "a", "--env", "oops", "--", "x"), "--env expects KEY=VALUE, got 'oops'"),
     (("add", "a", "--env", "token:planted", "--", "x"), "--env expects KEY=VALUE\n"),
+    (("add", "a", "localhost:3000/mcp"), "'localhost:3000/mcp' is no URL (did you mean 'http://localhost:3000/mcp'?)"),
+    (("add", "a", "http//mcp.example.com/mcp"), "'http//mcp.example.com/mcp' is no URL (did you mean 'http://mcp.ex"),
+    (("add", "a", "127.0.0.1:9000"), "'127.0.0.1:9000' is no URL (did you mean 'http://127.0.0.1:9000'?)"),
     (("add", "a", "htp://x"), "penstock.toml:2: servers.a.url: 'htp://x' is not an http(s) URL"),
     (
         ("add", "a", "http://x", "--protocol", "9"),
