@@ -50,6 +50,23 @@ def run_often(guard: Guard, work: Callable[[], Coroutine[Any, Any, None]], times
         guard.run(work())
 
 
+CHUNKED_ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+
+
+@pytest.mark.parametrize("trailer", [b"Transfer-Encoding: x", b"Connection: close"])
+def test_a_trailer_that_speaks_of_framing_ends_the_connection_it_came_on(trailer: bytes, guard: Guard) -> None:
+    answer = CHUNKED_ANSWER + trailer + b"\r\n\r\n"
+
+    async def work() -> None:
+        run = client_target.Run("get")
+        kind, _, _ = await run.ask([answer])
+        assert (kind, run.connection.is_closed()) == ("answer", True)
+        await run.end()
+
+    guard.run(work())
+    client_target.target(guard, b"\0\0\0\0" + answer)
+
+
 MEBIBYTE = 1 << 20
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 CHUNKS = POST + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -17,6 +17,7 @@ from penstock.protocol.event_stream import Event, EventParser, EventTooLarge
 OnEvent = Callable[[Event], bool]
 """Takes each event as it comes; True says it was the final one. Called synchronously: must not block."""
 
+_FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _COLLECT, _EVENTS, _DISCARD = range(3)
 
 
@@ -131,6 +132,8 @@ class AnswerReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_done:
+            if name.lower() in _FRAMING:
+                self._keep_alive = False  # the parser would take a trailer's word for the answers that follow
             return  # trailers
         headers = self._headers
         name = name.lower()
