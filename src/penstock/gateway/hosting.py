@@ -13,7 +13,7 @@ from typing import Final, Protocol, runtime_checkable
 import msgspec
 
 from penstock.clock import Clock
-from penstock.errors import NeedsAuthorization, PenstockError, ServerTimedOut
+from penstock.errors import NeedsAuthorization, PenstockError, ServerError, ServerTimedOut
 from penstock.gateway.known_lists import KnownLists
 from penstock.gateway.listing import TOOLS, Listing, fetch_listing, input_schema_of
 from penstock.policies.deadline import Deadline, DeadlineSettings
@@ -66,6 +66,7 @@ class HostedServer:
         """The same server under other settings: its upstream, children and connections go on as they are."""
         renewed = HostedServer(settings, self.upstream, self.listing)
         renewed.is_stale, renewed.failure, renewed.checked_at = self.is_stale, self.failure, self.checked_at
+        renewed.attempts_failed = self.attempts_failed
         if self.first_attempt.is_set():
             renewed.first_attempt.set()
         return renewed
@@ -167,6 +168,9 @@ class Catalogue:
             listing = await self._fetch(host)
         except PenstockError as error:
             self._note_failure(host, error)
+        except Exception:  # the top of a task nobody awaits: the server shows as failed, and is asked again
+            _log.exception("listing server '%s' failed by an error of ours", host.name)
+            self._note_failure(host, ServerError(host.name, "listing it failed by an error of ours; see the log"))
         else:
             changed = self._note_listing(host, listing)
         finally:
