@@ -72,9 +72,9 @@ def _try_envelopes(body: bytes) -> None:
     if decode(_encode(message)) != message:
         raise Finding(f"{message} was written, {decode(_encode(message))} read")
     if isinstance(message, Reply) and message.id is not None:
-        result = compact_result(body, message.id)
-        if result is not None and result != message.result:
-            raise Finding(f"the short way reads {result!r}, the long way {message.result!r}")
+        short = compact_result(body, message.id)
+        if short is not None and short[0] != message.result:
+            raise Finding(f"the short way reads {short[0]!r}, the long way {message.result!r}")
 
 
 def _encode(message: Request | Notification | Reply) -> bytes:
