@@ -104,8 +104,8 @@ class Sessions:
         self._ended[session.key] = None
         if len(self._ended) > self._limit:
             self._ended.popitem(last=False)
-        for task in session.in_flight.values():  # not before their first turn, in which they learn how to end
-            task.get_loop().call_soon(task.cancel)
+        for task in list(session.in_flight.values()):
+            task.cancel()
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
         caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)

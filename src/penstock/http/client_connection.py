@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -23,6 +23,28 @@ from penstock.http.limits import ClientLimits
 _ONE_WRITE_BYTES: Final = 64 * 1024
 """A body up to this goes out in one piece with its head: the kernel is the dearest part of a small call."""
 _PIECE_BYTES: Final = 256 * 1024
+
+
+class Waiter(Protocol):
+    """Who waits for an answer; told exactly one of the two, once, unless it abandoned the request before."""
+
+    def settle(self, response: Response) -> None:
+        """The answer is there; the connection is idle again, or busy with the rest of a stream, or closed."""
+
+    def lose(self, error: BaseException) -> None:
+        """There will be none; the connection is closed."""
+
+
+class Awaited(asyncio.Future[Response]):
+    """A waiter that is awaited."""
+
+    def settle(self, response: Response) -> None:
+        if not self.done():
+            self.set_result(response)
+
+    def lose(self, error: BaseException) -> None:
+        if not self.done():
+            self.set_exception(error)
 
 
 class ClientConnection(AnswerReader, asyncio.Protocol):
@@ -63,7 +85,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         self.requests_done = 0
         self._loop: Final = loop
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Response] | None = None
+        self._waiter: Waiter | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._unsent: memoryview | None = None
         self._repeated_head: RepeatedHead | None = None
@@ -111,15 +133,16 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
         Raises what `begin` raises, and what it says its future may.
         """
-        waiter = self.begin(head, body, on_event)
+        waiter = Awaited(loop=self._loop)
+        self.begin(waiter, head, body, on_event)
         try:
             return await waiter
         except asyncio.CancelledError:
             self.abandon()
             raise
 
-    def begin(self, head: bytes, body: bytes = b"", on_event: OnEvent | None = None) -> "asyncio.Future[Response]":
-        """Write one request; the future takes its answer. Whoever awaits it calls `abandon` when that is cancelled.
+    def begin(self, waiter: Waiter, head: bytes, body: bytes = b"", on_event: OnEvent | None = None) -> None:
+        """Write one request; `waiter` takes its answer, and calls `abandon` when it does not want it any more.
 
         Args:
             head: request line and header lines, Content-Length and the empty line included.
@@ -144,7 +167,6 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         self._quiet_bytes = 0
         self._busy = True
         self._is_head = head.startswith(b"HEAD ")
-        waiter: asyncio.Future[Response] = self._loop.create_future()
         self._waiter = waiter
         transport.write(head + body if len(body) <= _ONE_WRITE_BYTES else head)
         if transport.is_closing():
@@ -153,7 +175,6 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         if len(body) > _ONE_WRITE_BYTES:
             self._unsent = memoryview(body)
             self._write_on()
-        return waiter
 
     def _write_on(self) -> None:
         """Write a long body piece by piece, as long as the transport takes it."""
@@ -235,8 +256,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            if not waiter.done():
-                waiter.set_result(Response(self._status, self._headers, body, self._first_byte_at))
+            waiter.settle(Response(self._status, self._headers, body, self._first_byte_at))
 
     def _take_repeated(self, repeated: RepeatedHead, read: bytes) -> bool:
         """Take an answer whose head was judged before; False when the parser must look after all."""
@@ -261,22 +281,23 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         self._busy = False
         self.idle_since = self._first_byte_at
         self.requests_done += 1
-        if not waiter.done():
-            waiter.set_result(Response(repeated.status, repeated.headers, body, self._first_byte_at))
+        waiter.settle(Response(repeated.status, repeated.headers, body, self._first_byte_at))
         return True
 
     def _finish(self) -> None:
-        has_outlived = self._waiter is None
-        if not has_outlived:
-            self._answer(self._whole_body())
-            self._forget()
+        waiter = self._waiter
+        body = b"" if waiter is None else self._whole_body()
+        self._waiter = None
+        self._forget()
         self._busy = False
         self.idle_since = monotonic()
         self.requests_done += 1
         if not self._keep_alive or self._unsent is not None:
             self._close_after_answer()
-        if has_outlived:
+        if waiter is None:
             self._settle()
+        else:
+            waiter.settle(Response(self._status, self._headers, body, self._first_byte_at))
 
     def _close_after_answer(self) -> None:
         """The server closes, or took only part of the body: there is no next request here."""
@@ -323,8 +344,8 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
     def _fail(self, error: BaseException) -> None:
         waiter = self._waiter
         self._abort()
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
+        if waiter is not None:
+            waiter.lose(error)
 
     def _abort(self) -> None:
         """Close without waiting for anything, and forget the request."""

@@ -9,15 +9,16 @@ and whoever runs the call's task asks `refusal` what a cancellation meant.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from penstock.errors import ServerTimedOut
-from penstock.policies.interface import Handle
-from penstock.upstreams.interface import Answer, Call
+from penstock.upstreams.interface import Call
+
+T = TypeVar("T")
 
 
 class DeadlineSettings(msgspec.Struct, frozen=True):
@@ -33,6 +34,7 @@ class Deadline:
     """The policy of one server's routes."""
 
     __slots__ = ("_server", "_settings", "running")
+    is_transparent = True
 
     def __init__(self, server: str, settings: DeadlineSettings) -> None:
         self._server = server
@@ -44,8 +46,8 @@ class Deadline:
         idle, total = self._settings.idle_seconds, self._settings.total_seconds
         return f"<Deadline {self._server} {idle:g} s idle, {total:g} s in all [{len(self.running)} calls]>"
 
-    def __call__(self, call: Call, proceed: Handle) -> Awaitable[Answer]:
-        """Watch the call from here on; `call.leave` ends that."""
+    def __call__(self, call: Call, proceed: Callable[[Call], T]) -> T:
+        """Watch the call from here on; `leave` ends that."""
         self.running.add(call)
         call.watch = self
         return proceed(call)
@@ -57,7 +59,7 @@ class Deadline:
     def expire(self, now: float) -> None:
         """Cancel the task of each call that is over its time at `now` (loop seconds)."""
         settings = self._settings
-        for call in self.running:
+        for call in list(self.running):  # cancelling may end a call at once, and so leave
             if call.expired_after:
                 continue
             if now - (call.progress_at or call.started_at) >= settings.idle_seconds:

@@ -1,17 +1,27 @@
 """What a policy is: one step on a call's way that may refuse it, answer it, or let it pass changed."""
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from penstock.upstreams.interface import Answer, Call
+from penstock.upstreams.interface import Answer, Call, Cancellable
 
 Handle = Callable[[Call], Awaitable[Answer]]
 """Takes a call all the rest of its way."""
+Start = Callable[[Call], Cancellable | None]
+"""Takes a call all the rest of its way if nothing has to be waited for; see `QuickUpstream.start`."""
 
 
 class Policy(Protocol):
-    """Sees each call of its route once. Raises `ServerError` to refuse."""
+    """Sees each call of its route. Raises `ServerError` to refuse."""
 
-    def __call__(self, call: Call, proceed: Handle) -> Awaitable[Answer]:
-        """Usually a coroutine function; a policy that only notes something returns `proceed(call)` and costs no frame."""
+    @property
+    def is_transparent(self) -> bool:
+        """Whether it only notes something and returns `proceed(call)` as it is.
+
+        Then it is fit for `Start` as well, and sees a call twice that could not be started at once.
+        """
+        ...
+
+    def __call__(self, call: Call, proceed: Callable[[Call], Any]) -> Any:
+        """What `proceed` returns, or a coroutine that ends with an answer."""
         ...

@@ -140,33 +140,36 @@ def decode(body: bytes) -> Message | Fault:
     return _reply(wire)
 
 
-_decode_object = msgspec.json.Decoder(msgspec.defstruct("AnyObject", [])).decode
+class _ResultSaysError(msgspec.Struct, rename="camel", gc=False):
+    is_error: bool = False
 
 
-def compact_result(body: bytes, id: bytes) -> bytes | None:
-    """The result of a reply written without spaces in one of the two orders nearly all servers use; None: `decode` it.
+_decode_result = msgspec.json.Decoder(_ResultSaysError).decode
 
-    What comes back is a complete JSON object: whatever stands between the known beginning and the known end is judged as
-    one, so that a member smuggled in behind the result is not missed. The id must be the one given.
+
+def compact_result(body: bytes, id: bytes) -> tuple[bytes, bool] | None:  # noqa: A002
+    """The result of a reply written without spaces in one of the two orders nearly all servers use, and whether it says
+    `isError`; None: `decode` the reply.
+
+    The result is a complete JSON object: whatever stands between the known beginning and the known end is judged as one, so
+    that a member smuggled in behind it is not missed. The id must be the one given.
     """
     head = b'{"jsonrpc":"2.0","id":%b,"result":' % id
     if body.startswith(head):
+        if not body.endswith(b"}"):
+            return None
         result = body[len(head) : -1]
-        end = b"}"
     else:
         end = b',"jsonrpc":"2.0","id":%b}' % id
-        if not body.startswith(b'{"result":'):
+        if not body.startswith(b'{"result":') or not body.endswith(end):
             return None
         result = body[10 : -len(end)]
-    if not body.endswith(end) or not result.startswith(b"{"):
-        return None
-    if result.count(b"{") + result.count(b"[") >= MAX_DEPTH or not body.isascii():
-        return None
     try:
-        _decode_object(result)
-    except msgspec.DecodeError:
+        if not body.isascii():
+            body.decode()
+        return result, _decode_result(result).is_error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return result
 
 
 def _reply(wire: _Wire) -> Reply | Fault:

@@ -7,7 +7,7 @@ Knows: raw JSON slices. Does not know: HTTP of the client's side, views, policie
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -48,7 +48,7 @@ class Caller:
 class Cancellable(Protocol):
     """A task, as far as a watch needs one."""
 
-    def cancel(self) -> bool:
+    def cancel(self) -> object:
         """Raise CancelledError in it where it waits."""
         ...
 
@@ -79,6 +79,7 @@ class Call:
         "method",
         "name",
         "notify",
+        "on_end",
         "params",
         "progress_at",
         "sent_at",
@@ -123,6 +124,8 @@ class Call:
         """Who bounds the call's time, once a policy does."""
         self.expired_after = 0.0
         """Seconds after which `watch` ended the call; 0.0 while it has not."""
+        self.on_end: OnEnd | None = None
+        """Who takes the outcome of a call that was sent by `QuickUpstream.start`."""
 
     def __repr__(self) -> str:
         return f"<Call {self.method} {self.name or ''}>"
@@ -131,9 +134,11 @@ class Call:
 class Result:
     """A server's result: JSON object bytes, as it sent them."""
 
-    __slots__ = ("era", "raw")
+    __slots__ = ("era", "is_error", "raw")
 
-    def __init__(self, raw: bytes, era: Era) -> None:
+    def __init__(self, raw: bytes, era: Era, is_error: bool | None = None) -> None:
+        self.is_error: Final = is_error
+        """Whether it says `isError`; None when nobody has looked."""
         self.raw: Final = raw
         """Owned bytes (never a slice that keeps a larger buffer alive)."""
         self.era: Final = era
@@ -160,6 +165,8 @@ class Failure:
 
 
 Answer = Result | Failure
+OnEnd = Callable[[Answer | ServerError | None], None]
+"""Takes how a call ended: its answer, why there is none, or None when it was cancelled. Called once; must not raise."""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -174,6 +181,18 @@ class Description(msgspec.Struct, frozen=True):
     """JSON object."""
     instructions: str = ""
     ttl_ms: int = 0
+
+
+@runtime_checkable
+class QuickUpstream(Protocol):
+    """An upstream that can send some calls at once, without a coroutine."""
+
+    def start(self, call: Call) -> Cancellable | None:
+        """Send the call now if nothing has to be waited for before: `call.on_end` takes the outcome, in a later turn of the loop.
+
+        None: nothing was sent; use `Upstream.call`. Cancelling what is returned does what cancelling `call` does.
+        """
+        ...
 
 
 class Upstream(Protocol):

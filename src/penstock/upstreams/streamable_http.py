@@ -14,11 +14,13 @@ import msgspec
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
+from penstock.http.client import ConnectionLost
 from penstock.protocol.versions import Era
 from penstock.upstreams.eras import Eras
 from penstock.upstreams.interface import Answer, Call, Caller, Description, Raw
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Modern, NotModern, SpeaksOnly
+from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_legacy import LegacyHttp, NotLegacyAnswer
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_modern import ModernHttp, NotModernAnswer
@@ -82,13 +84,31 @@ class StreamableHttpUpstream:
     async def call(self, call: Call) -> Answer:
         """Send one request in the era of its caller if the server has it; see `Upstream.call`."""
         self._counts.calls += 1
+        return await self.follow(call, self._send(call))
+
+    def start(self, call: Call) -> Flight | None:
+        """Send one request at once when era, session and a connection are at hand; see `QuickUpstream.start`."""
+        era = self._choice[call.caller.era]
+        if era is None or self._sweeper is None:
+            return None
+        pool = self._link.pool
+        connection = pool.try_borrow()
+        if connection is None:
+            return None
         try:
-            era = self._choice[call.caller.era]
-            if era is None or self._sweeper is None:
-                era = await self._ready(call.caller)
-            if era is Era.MODERN:
-                return await self._modern.call(call)
-            return await self._legacy.call(call)
+            flight = (self._modern if era is Era.MODERN else self._legacy).begin(call, connection, self)
+        except ConnectionLost:  # it was dead already: nothing was written
+            flight = None
+        if flight is None:
+            pool.give_back(connection)
+        else:
+            self._counts.calls += 1
+        return flight
+
+    async def follow(self, call: Call, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """What a side does about an answer that is not ordinary, and what there is to try beyond that."""
+        try:
+            return await work
         except (NotModernAnswer, NotLegacyAnswer) as misfit:
             return await self._try_anew(call.caller, misfit, lambda: self._send(call))
         except ServerError as error:

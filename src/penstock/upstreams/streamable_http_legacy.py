@@ -10,16 +10,18 @@ Source: basic/transports of 2025-03-26, 2025-06-18 and 2025-11-25; basic/lifecyc
 
 import asyncio
 from collections.abc import Coroutine
+from time import monotonic
 from typing import Any, Final
 
 import msgspec
 
 from penstock.clock import Clock
 from penstock.errors import PenstockError, ServerError, ServerMisbehaved, ServerUnavailable
-from penstock.http.client import RequestFailed, Response
+from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
 from penstock.protocol.envelopes import (
     Reply,
     Request,
+    compact_result,
     encode_error,
     encode_notification,
     encode_request,
@@ -29,10 +31,11 @@ from penstock.protocol.errors import METHOD_NOT_FOUND
 from penstock.protocol.event_stream import Event
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era, writes_null_id
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw
+from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Result
 from penstock.upstreams.sessions import Key, LegacySession, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Agreement, judge_initialize
+from penstock.upstreams.streamable_http_flight import Flight, Supervisor
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception, log_rank
@@ -69,7 +72,17 @@ class _SessionLost(PenstockError):
 class LegacyHttp:
     """The legacy side of one server."""
 
-    __slots__ = ("_background", "_book", "_clock", "_counts", "_last_id", "_link", "_opening", "_settings", "version")
+    __slots__ = (
+        "_background",
+        "_book",
+        "_clock",
+        "_counts",
+        "_last_id",
+        "_link",
+        "_opening",
+        "_settings",
+        "version",
+    )
 
     def __init__(self, link: HttpLink, settings: StreamableHttpSettings, counts: HttpCounts, clock: Clock) -> None:
         self._link, self._settings, self._counts, self._clock = link, settings, counts, clock
@@ -99,8 +112,26 @@ class LegacyHttp:
         try:
             return await self._carry(session, call)
         except _SessionLost:
-            self._counts.lost_sessions += 1
-            self._book.remove(session)
+            return await self._carry_anew(session, call)
+
+    def begin(self, call: Call, connection: ClientConnection, supervisor: Supervisor) -> Flight | None:
+        """Write the call at once over a connection on loan; None when its session is not ready for it."""
+        session = self._book.find(self._book.key_for(call.caller, DECLARED), self._clock.now())
+        if session is None or (call.meta and (rank := log_rank(call)) is not None and rank < session.log_rank):
+            return None
+        side = _SessionSide(self, session)
+        head, body, request_id = self._write(session, call)
+        flight = Flight(supervisor, side, call, request_id, connection, self._link.pool)
+        call.sent_at = monotonic()
+        connection.detach_on_cancel = True
+        connection.begin(flight, head, body, flight.on_event)
+        session.in_flight += 1
+        return flight
+
+    async def _carry_anew(self, lost: LegacySession, call: Call) -> Answer:
+        """The server has forgotten the session, and so has not processed the call: open one again, once."""
+        self._counts.lost_sessions += 1
+        self._book.remove(lost)
         session = await self.session_for(call.caller)
         try:
             return await self._carry(session, call)
@@ -183,7 +214,7 @@ class LegacyHttp:
             "clientInfo": Raw(client_info),
         }
         body = encode_request(request_id, "initialize", params)
-        reception = self._reception(request_id, None, None)
+        reception = self.reception(request_id, None, None)
         try:
             async with asyncio.timeout(self._settings.handshake_seconds):
                 response = await self._link.send(
@@ -260,40 +291,66 @@ class LegacyHttp:
         rank = log_rank(call)
         if rank is not None and rank < session.log_rank:
             await self._set_level(session, rank)
+        head, body, request_id = self._write(session, call)
+        reception = self.reception(request_id, session, call)
+        session.in_flight += 1
+        try:
+            came: Response | RequestFailed
+            try:
+                came = await self._link.send(head, body, reception.on_event, call, detach=True)
+            except RequestFailed as error:
+                came = error
+            return await self.conclude(session, call, reception, came)
+        except asyncio.CancelledError:
+            if call.sent_at and reception.reply is None:
+                self.cancel(session, reception.id)
+            raise
+        finally:
+            session.in_flight -= 1
+
+    async def conclude(
+        self, session: LegacySession, call: Call, reception: Reception, came: Response | RequestFailed
+    ) -> Answer:
+        """The answer to a call, from what came first and what can still be had."""
+        name = self._link.name
+        if not isinstance(came, Response):
+            if not reception.last_event_id:
+                raise failed_request(name, came) from came
+            came = await self._resume(session, reception)
+        elif reception.reply is None and came.status == 200:
+            if is_event_stream(came):
+                if not reception.last_event_id:
+                    raise ServerMisbehaved(name, "it ended the event stream without an answer; see its log")
+                came = await self._resume(session, reception)
+            elif is_json(came):
+                reception.take(came.body)
+        call.first_byte_at = came.first_byte_at
+        answer = reception.answer()
+        return answer if answer is not None else self._refused(session, came, reception.id)
+
+    async def unusual(
+        self, session: LegacySession, call: Call, reception: Reception, came: Response | RequestFailed
+    ) -> Answer:
+        """What becomes of a flight whose answer is not ordinary."""
+        if isinstance(came, ConnectionLost) and came.unprocessed:
+            return await self.call(call)
+        try:
+            return await self.conclude(session, call, reception, came)
+        except _SessionLost:
+            return await self._carry_anew(session, call)
+        except asyncio.CancelledError:
+            if reception.reply is None:
+                self.cancel(session, reception.id)
+            raise
+
+    def _write(self, session: LegacySession, call: Call) -> tuple[bytes, bytes, bytes]:
+        """Head, body and id of the request."""
         request_id = self._next_id()
         body = encode_request(request_id, call.method, self._params(call, request_id))
         head = self._link.post_head + session.head
         if call.headers:
             head += extra_lines(call.headers, with_params=False)
-        reception = self._reception(request_id, session, call)
-        session.in_flight += 1
-        try:
-            try:
-                response = await self._link.send(
-                    head + content_length(body), body, reception.on_event, call, detach=True
-                )
-            except RequestFailed as error:
-                if not reception.last_event_id:
-                    raise failed_request(self._link.name, error) from error
-                response = await self._resume(session, reception)
-            if reception.reply is None:
-                if response.status == 200 and is_event_stream(response):
-                    if not reception.last_event_id:
-                        raise ServerMisbehaved(
-                            self._link.name, "it ended the event stream without an answer; see its log"
-                        )
-                    response = await self._resume(session, reception)
-                elif response.status == 200 and is_json(response):
-                    reception.take(response.body)
-        except asyncio.CancelledError:
-            if call.sent_at and reception.reply is None:
-                self._cancel(session, request_id)
-            raise
-        finally:
-            session.in_flight -= 1
-        call.first_byte_at = response.first_byte_at
-        answer = reception.answer()
-        return answer if answer is not None else self._refused(session, response, request_id)
+        return head + content_length(body), body, request_id
 
     def _params(self, call: Call, request_id: bytes) -> dict[str, Raw]:
         meta = call.meta
@@ -341,7 +398,8 @@ class LegacyHttp:
             tries = 0 if reception.seen > seen else tries + 1
         raise ServerUnavailable(name, f"it closed the call's stream, and {tries} reconnections brought nothing")
 
-    def _cancel(self, session: LegacySession, request_id: bytes) -> None:
+    def cancel(self, session: LegacySession, request_id: bytes) -> None:
+        """Tell the server that a call's answer is not wanted any more."""
         self._counts.cancelled += 1
         params = {"requestId": Raw(request_id), "reason": Raw(b'"the caller cancelled the call"')}
         self._in_background(self._tell(session, encode_notification("notifications/cancelled", params)))
@@ -394,7 +452,7 @@ class LegacyHttp:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _reception(self, request_id: bytes, session: LegacySession | None, call: Call | None) -> Reception:
+    def reception(self, request_id: bytes, session: LegacySession | None, call: Call | None) -> Reception:
         on_request = None
         if session is not None:
             on_request = lambda request: self._answer_request(session, request)  # noqa: E731 - one line, made per call
@@ -407,3 +465,33 @@ class LegacyHttp:
 
 def _until_any(_: object) -> bool:
     return True
+
+
+class _SessionSide:
+    """The legacy side of the flights of one session."""
+
+    __slots__ = ("_legacy", "_session")
+
+    def __init__(self, legacy: LegacyHttp, session: LegacySession) -> None:
+        self._legacy, self._session = legacy, session
+
+    def reception(self, call: Call, request_id: bytes) -> Reception:
+        """See `Side`."""
+        return self._legacy.reception(request_id, self._session, call)
+
+    def ordinary(self, body: bytes, request_id: bytes) -> Answer | None:
+        """See `Side`."""
+        compact = compact_result(body, request_id)
+        return None if compact is None else Result(compact[0], Era.LEGACY, compact[1])
+
+    async def unusual(self, call: Call, reception: Reception, came: Response | RequestFailed) -> Answer:
+        """See `Side`."""
+        return await self._legacy.unusual(self._session, call, reception, came)
+
+    def cancelled(self, request_id: bytes) -> None:
+        """See `Side`."""
+        self._legacy.cancel(self._session, request_id)
+
+    def landed(self) -> None:
+        """See `Side`."""
+        self._session.in_flight -= 1

@@ -5,7 +5,6 @@ know: JSON-RPC, eras, sessions.
 Invariant: a request is written a second time only if the first cannot have reached the server.
 """
 
-import asyncio
 import ipaddress
 import ssl
 from collections.abc import Iterable
@@ -116,10 +115,7 @@ class HttpLink:
                 call.sent_at = monotonic()
             connection.detach_on_cancel = detach
             try:
-                return await connection.begin(head, body, on_event)
-            except asyncio.CancelledError:
-                connection.abandon()
-                raise
+                return await connection.request(head, body, on_event)
             except ConnectionLost as error:
                 if not error.unprocessed or tries == _TRIES:
                     raise

@@ -8,12 +8,13 @@ Source: 2026-07-28 basic/transports/streamable-http, server/discover.
 """
 
 import asyncio
+from time import monotonic
 from typing import Final
 
 import msgspec
 
 from penstock.errors import PenstockError, ServerMisbehaved
-from penstock.http.client import RequestFailed, Response
+from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
 from penstock.protocol.envelopes import compact_result, encode_request
 from penstock.protocol.errors import (
     HEADER_MISMATCH,
@@ -27,6 +28,7 @@ from penstock.protocol.param_headers import Invalid, ParamHeader, param_header_r
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Raw, Result
 from penstock.upstreams.stdio_eras import Agreement, DiscoverVerdict, Modern, NotModern, judge_discover
+from penstock.upstreams.streamable_http_flight import Flight, Supervisor
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception
 from penstock.upstreams.streamable_http_refusals import (
@@ -86,6 +88,62 @@ class ModernHttp:
             NotModernAnswer: the server does not seem to be modern; the call was not processed.
             ServerError: see `Upstream.call`.
         """
+        head, body, request_id = self._write(call)
+        reception = self.reception(call, request_id)
+        try:
+            response = await self._link.send(head, body, reception.on_event, call)
+        except RequestFailed as error:
+            raise failed_request(self._link.name, error) from error
+        call.first_byte_at = response.first_byte_at
+        return await self._conclude(call, response, reception, may_relearn=may_relearn)
+
+    def begin(self, call: Call, connection: ClientConnection, supervisor: Supervisor) -> Flight:
+        """Write the call at once over a connection on loan."""
+        head, body, request_id = self._write(call)
+        flight = Flight(supervisor, self, call, request_id, connection, self._link.pool)
+        call.sent_at = monotonic()
+        connection.detach_on_cancel = False
+        connection.begin(flight, head, body, flight.on_event)
+        return flight
+
+    def reception(self, call: Call, request_id: bytes) -> Reception:
+        """See `Side`."""
+        return Reception(self._link.name, request_id, Era.MODERN, self._counts, call=call)
+
+    def ordinary(self, body: bytes, request_id: bytes) -> Answer | None:
+        """See `Side`."""
+        compact = compact_result(body, request_id)
+        return None if compact is None else Result(compact[0], Era.MODERN, compact[1])
+
+    async def unusual(self, call: Call, reception: Reception, came: Response | RequestFailed) -> Answer:
+        """See `Side`."""
+        if isinstance(came, Response):
+            return await self._conclude(call, came, reception, may_relearn=True)
+        if isinstance(came, ConnectionLost) and came.unprocessed:
+            return await self.call(call)
+        raise failed_request(self._link.name, came) from came
+
+    def cancelled(self, request_id: bytes) -> None:
+        """See `Side`: the closed connection has said it all."""
+
+    def landed(self) -> None:
+        """See `Side`."""
+
+    async def _conclude(self, call: Call, response: Response, reception: Reception, *, may_relearn: bool) -> Answer:
+        """The answer in what came; else what the refusal in it means."""
+        if response.status == 200:
+            if reception.reply is None and is_json(response):
+                reception.take(response.body)
+            answer = reception.answer()
+            if answer is not None:
+                return answer
+        failure = self._refused(response, reception.id)
+        if failure.code == HEADER_MISMATCH and may_relearn and await self._has_new_rules(call):
+            return await self.call(call, may_relearn=False)
+        return failure
+
+    def _write(self, call: Call) -> tuple[bytes, bytes, bytes]:
+        """Head, body and id of the request."""
         self._last_id += 1
         request_id = b"%d" % self._last_id
         params = call.params.copy()
@@ -94,25 +152,7 @@ class ModernHttp:
         head = self._heads.get((call.method, call.name)) or self._new_head(call.method, call.name)
         if call.headers or self._param_rules:
             head += extra_lines(self._call_headers(call), with_params=True)
-        reception = Reception(self._link.name, request_id, Era.MODERN, self._counts, call=call)
-        try:
-            response = await self._link.send(head + content_length(body), body, reception.on_event, call)
-        except RequestFailed as error:
-            raise failed_request(self._link.name, error) from error
-        call.first_byte_at = response.first_byte_at
-        if response.status == 200:
-            if reception.reply is None and is_json(response):
-                result = compact_result(response.body, request_id)
-                if result is not None:  # what nearly every body is
-                    return Result(result, Era.MODERN)
-                reception.take(response.body)
-            answer = reception.answer()
-            if answer is not None:
-                return answer
-        failure = self._refused(response, request_id)
-        if failure.code == HEADER_MISMATCH and may_relearn and await self._has_new_rules(call):
-            return await self.call(call, may_relearn=False)
-        return failure
+        return head + content_length(body), body, request_id
 
     async def discover(self, caller: Caller | None = None) -> DiscoverVerdict:
         """What the server says of itself and the revision in common; or that it is not modern, or not in our revisions.

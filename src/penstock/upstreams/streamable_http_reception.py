@@ -55,9 +55,10 @@ class Reception:
         "_call",
         "_counts",
         "_era",
-        "_id",
+        "_is_error",
         "_on_request",
         "_server",
+        "id",
         "last_event_id",
         "reply",
         "retry_ms",
@@ -75,8 +76,9 @@ class Reception:
         on_request: Callable[[Request], None] | None = None,
     ) -> None:
         """`on_request`: takes what a legacy server asks; None when it must not ask."""
-        self._server, self._id, self._era = server, request_id, era
+        self._server, self.id, self._era = server, request_id, era
         self._counts, self._call, self._on_request = counts, call, on_request
+        self._is_error: bool | None = None
         self.reply: Reply | None = None
         """The answer, once it is there."""
         self.last_event_id = b""
@@ -88,7 +90,7 @@ class Reception:
 
     def __repr__(self) -> str:
         state = "answered" if self.reply else "waiting"
-        return f"<Reception of {self._server} id {self._id.decode()} {state} | events {self.seen}>"
+        return f"<Reception of {self._server} id {self.id.decode()} {state} | events {self.seen}>"
 
     def on_event(self, event: Event) -> bool:
         """Callback for each event; True when the answer is there.
@@ -116,9 +118,10 @@ class Reception:
             for message in batch if isinstance(batch, list) else (batch,):
                 self._take(message)
             return
-        result = compact_result(body, self._id) if self.reply is None else None
-        if result is not None:  # what nearly every body is
-            self.reply = Reply(self._id, result)
+        compact = compact_result(body, self.id) if self.reply is None else None
+        if compact is not None:  # what nearly every body is
+            result, self._is_error = compact
+            self.reply = Reply(self.id, result)
         else:
             self._take(decode(body))
 
@@ -129,7 +132,7 @@ class Reception:
             return None
         if reply.error is not None:
             return Failure(reply.error.code, reply.error.message, reply.error.data, self._era)
-        return Result(reply.result or b"{}", self._era)
+        return Result(reply.result or b"{}", self._era, self._is_error)
 
     def _take(self, message: Message | Fault) -> None:
         if type(message) is Reply:
@@ -145,11 +148,11 @@ class Reception:
             raise ServerMisbehaved(self._server, f"its answer is no JSON-RPC message: {message.message}; see its log")
 
     def _take_reply(self, reply: Reply) -> None:
-        if reply.id != self._id and not (reply.id is None and reply.error is not None):
+        if reply.id != self.id and not (reply.id is None and reply.error is not None):
             theirs = "no id" if reply.id is None else f"id {reply.id[:40].decode('utf-8', 'replace')}"
             raise ServerMisbehaved(
                 self._server,
-                f"it answered {theirs} where id {self._id.decode()} was asked; its answers cannot be trusted",
+                f"it answered {theirs} where id {self.id.decode()} was asked; its answers cannot be trusted",
             )
         if self.reply is not None:
             raise ServerMisbehaved(self._server, "it sent two answers to one request; neither can be trusted")
@@ -159,7 +162,7 @@ class Reception:
         call, params = self._call, notification.params
         if notification.method == "notifications/progress":
             token = call.meta.get(PROGRESS_TOKEN) if call is not None and call.meta else None
-            if call is None or token is None or bytes(params.get(PROGRESS_TOKEN, b"")) != self._id:
+            if call is None or token is None or bytes(params.get(PROGRESS_TOKEN, b"")) != self.id:
                 self._counts.stray_progress += 1
                 return
             call.progress_at = monotonic()

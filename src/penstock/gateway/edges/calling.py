@@ -76,7 +76,7 @@ class RunningCall:
         start = self._route.start
         task: Cancellable | None = start(call) if start is not None else None
         if task is None:
-            task = self._exchange.spawn(self._run(call))
+            task = _Waiting(self._exchange.spawn(self._run(call)))
         call.task = task
         if self._session is not None:
             self._session.in_flight[self._request_id] = task
@@ -163,6 +163,19 @@ class RunningCall:
             answered_at=answered_at,
         )
         return b"server-timing: " + value + b"\r\n"
+
+
+class _Waiting:
+    """A call that waits in a task."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def cancel(self) -> None:
+        """Not before the task's first turn: one that never ran could not say how it ended."""
+        self._task.get_loop().call_soon(self._task.cancel)
 
 
 def _kind_of(result: Result) -> str:

@@ -1,0 +1,167 @@
+"""A call that could be written at once: its connection settles it, without a coroutine of its own.
+
+Knows: one connection on loan, what takes the answer. Does not know: eras; the side that started it judges what came. Nearly
+every call of a warm gateway goes this way; whatever is not ordinary about the answer is handed to a coroutine of the side.
+Invariant: `call.on_end` is called exactly once, and by then the connection is given back, or comes back by itself.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+from penstock.errors import ServerError, ServerMisbehaved
+from penstock.http.client import ClientConnection, RequestFailed, Response
+from penstock.protocol.event_stream import Event
+from penstock.upstreams.interface import Answer, Call
+from penstock.upstreams.pool import Pool
+from penstock.upstreams.streamable_http_reception import Reception
+
+
+class Side(Protocol):
+    """One era's way of judging what comes for a call it wrote."""
+
+    def reception(self, call: Call, request_id: bytes) -> Reception:
+        """What takes in an answer that comes in more than one piece."""
+
+    def ordinary(self, body: bytes, request_id: bytes) -> Answer | None:
+        """The answer, when a body with status 200 and a JSON type is nothing but that."""
+
+    async def unusual(self, call: Call, reception: Reception, came: Response | RequestFailed) -> Answer:
+        """What becomes of a call whose answer is not ordinary, or never came."""
+
+    def cancelled(self, request_id: bytes) -> None:
+        """The caller does not wait any more; the server has not answered."""
+
+    def landed(self) -> None:
+        """The flight has ended: answered, lost or cancelled. Once for each."""
+
+
+class Supervisor(Protocol):
+    """The upstream both sides belong to: it knows what to try when a server does not fit its era any more."""
+
+    async def follow(self, call: Call, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """The outcome of a side's second thoughts."""
+
+
+class Flight:
+    """One call under way over one borrowed connection; the connection's waiter."""
+
+    __slots__ = ("_call", "_connection", "_follows", "_id", "_is_over", "_pool", "_reception", "_side", "_supervisor")
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        side: Side,
+        call: Call,
+        request_id: bytes,
+        connection: ClientConnection,
+        pool: Pool[ClientConnection],
+    ) -> None:
+        self._supervisor = supervisor
+        self._side = side
+        self._call = call
+        self._id = request_id
+        self._connection: ClientConnection | None = connection
+        self._pool: Final = pool
+        self._reception: Reception | None = None
+        self._follows: asyncio.Task[Answer] | None = None
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        state = "over" if self._is_over else "followed" if self._follows is not None else "under way"
+        return f"<Flight {self._call!r} {state}>"
+
+    def cancel(self) -> None:
+        """End it: the connection is closed, or left to end by itself, as the side set it up."""
+        if self._is_over:
+            return
+        connection = self._connection
+        if self._follows is not None:
+            self._follows.cancel()  # and `_followed` says so
+            return
+        if connection is not None:
+            connection.abandon()
+            self._give_back(connection)
+            if self._reception is None or self._reception.reply is None:
+                self._side.cancelled(self._id)
+        self._end(None)
+
+    def on_event(self, event: Event) -> bool:
+        """The connection's callback for each event; see `Reception.on_event`."""
+        reception = self._reception
+        if reception is None:
+            reception = self._reception = self._side.reception(self._call, self._id)
+        return reception.on_event(event)
+
+    def settle(self, response: Response) -> None:
+        """The connection has the answer."""
+        connection = self._connection
+        if connection is not None:
+            self._give_back(connection)
+        self._call.first_byte_at = response.first_byte_at
+        reception = self._reception
+        answer: Answer | None = None
+        if response.status == 200:
+            if reception is not None:
+                answer = reception.answer()
+            elif response.headers.get(b"content-type", b"").startswith(b"application/json"):
+                answer = self._side.ordinary(response.body, self._id)
+        if answer is not None:
+            self._end(answer)
+        else:
+            self._think_again(response)
+
+    def lose(self, error: BaseException) -> None:
+        """The connection has failed, or the reception refused what came."""
+        connection = self._connection
+        if connection is not None:
+            self._give_back(connection)
+        if isinstance(error, RequestFailed):
+            self._think_again(error)
+        elif isinstance(error, ServerError):
+            self._follow(_raise(error))
+        else:
+            self._follow(_raise(ServerMisbehaved(self._call.method, f"its answer could not be taken in: {error!r}")))
+
+    def _think_again(self, came: Response | RequestFailed) -> None:
+        reception = self._reception
+        if reception is None:
+            reception = self._reception = self._side.reception(self._call, self._id)
+        self._follow(self._side.unusual(self._call, reception, came))
+
+    def _give_back(self, connection: ClientConnection) -> None:
+        self._connection = None
+        self._side.landed()
+        if connection.is_busy:  # the answer is had, or nobody waits for it, but it has not ended
+            connection.on_settled = self._pool.give_back
+        else:
+            self._pool.give_back(connection)
+
+    def _follow(self, work: Coroutine[Any, Any, Answer]) -> None:
+        task = asyncio.get_running_loop().create_task(self._supervisor.follow(self._call, work))
+        self._follows = task
+        task.add_done_callback(self._followed)
+
+    def _followed(self, task: asyncio.Task[Answer]) -> None:
+        self._follows = None
+        if task.cancelled():
+            self._end(None)
+            return
+        error = task.exception()
+        if error is None:
+            self._end(task.result())
+        elif isinstance(error, ServerError):
+            self._end(error)
+        else:
+            self._end(None)
+            raise error
+
+    def _end(self, outcome: Answer | ServerError | None) -> None:
+        self._is_over = True
+        on_end = self._call.on_end
+        if on_end is not None:
+            on_end(outcome)
+
+
+async def _raise(error: ServerError) -> Answer:
+    raise error
