@@ -1,0 +1,105 @@
+"""A stdio server of both eras whose tools fail in the ways their names say. Standard library only, so that it starts quickly."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from tests.end_to_end.servers.plain_mcp import Message, answer_without_tools, call_of, plain_tool, text_result
+
+_writing = threading.Lock()
+
+
+def say(message: object) -> None:
+    with _writing:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+
+def slow(message: Message) -> None:
+    """Answer after the seconds asked for, without keeping others waiting."""
+    seconds = float(call_of(message)[1].get("seconds", 60))
+    timer = threading.Timer(seconds, lambda: say(text_result(message, "slept")))
+    timer.daemon = True
+    timer.start()
+
+
+def never(_message: Message) -> None:
+    """No answer at all."""
+
+
+def dies(_message: Message) -> None:
+    os.write(2, b"fatal: the disk is full\n")
+    os._exit(3)
+
+
+def is_killed(_message: Message) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def closes_stdout(_message: Message) -> None:
+    os.close(1)
+    time.sleep(60)
+
+
+def wrong_id(message: Message) -> None:
+    say({"jsonrpc": "2.0", "id": "somebody else's", "result": {"content": []}})
+
+
+def malformed(_message: Message) -> None:
+    with _writing:
+        sys.stdout.write("{this is no JSON\n")
+        sys.stdout.flush()
+
+
+def no_object(message: Message) -> None:
+    say({"jsonrpc": "2.0", "id": message["id"], "result": "no object"})
+
+
+def endless_line(_message: Message) -> None:
+    with _writing:
+        for _ in range(64):
+            sys.stdout.write("x" * 65_536)
+        sys.stdout.flush()
+    time.sleep(60)
+
+
+def endless_lines(_message: Message) -> None:
+    """Log lines for as long as this process lives, beside whatever else it does."""
+
+    def flood() -> None:
+        notification = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}}
+        while True:
+            say(notification)
+            time.sleep(0.005)
+
+    threading.Thread(target=flood, daemon=True).start()
+
+
+FAULTS: dict[str, Callable[[Message], None]] = {
+    fault.__name__: fault
+    for fault in (
+        slow, never, dies, is_killed, closes_stdout, wrong_id, malformed, no_object, endless_line, endless_lines,
+    )
+}  # fmt: skip
+TOOLS = ["echo", "pid", *FAULTS]
+
+
+def main() -> None:
+    for line in sys.stdin:
+        message = json.loads(line)
+        if message.get("method") != "tools/call":
+            answer = answer_without_tools(message, TOOLS)
+        else:
+            answer = plain_tool(message)
+            if answer is None:
+                FAULTS[call_of(message)[0]](message)
+        if answer is not None:
+            say(answer)
+
+
+if __name__ == "__main__":
+    main()
