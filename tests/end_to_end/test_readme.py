@@ -16,6 +16,8 @@ from scripts.docs_pages import PAGES, entries, figures, updated, with_figures
 from tests.peers.environments import ROOT
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"`((?:[a-z_0-9]+/)+[a-z_0-9.-]+\.(?:py|toml|txt|mjs))`")
 _FIGURE = {"median": 24.31, "least": 20.0, "most": 30.0, "rounds": 5}
 REPORT: dict[str, Any] = {
     "taken": "2026-11-20T10:00:00+00:00",
@@ -111,6 +113,18 @@ def test_every_configuration_that_is_shown_is_good() -> None:
         tomllib.loads(block)
         assert _problems(block, environment) == [], page
     assert _problems((ROOT / "examples" / "penstock.toml").read_text("utf-8"), {}) == []
+
+
+def test_every_file_that_a_document_names_is_there() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    named = [(page, name) for page in pages for name in _FILE.findall(_BLOCK.sub("", page.read_text("utf-8")))]
+    missing = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page, name in named
+        if not any((folder / name).exists() for folder in (ROOT, ROOT / "src" / "penstock"))
+    ]
+    assert len(named) > 50
+    assert missing == []
 
 
 def test_every_verb_is_described() -> None:
