@@ -147,7 +147,7 @@ def modern(
     params = ECHO if params is None else params
     sent = {**MODERN, "mcp-method": method}
     if "name" in params:
-        sent["mcp-name"] = params["name"]
+        sent["mcp-name"] = str(params["name"])
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     sent.pop(without, None)
     return post(request(method, params | {"_meta": meta}), sent)

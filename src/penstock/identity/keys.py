@@ -21,17 +21,21 @@ def load_or_create(folder: Path) -> list[SealingKey]:
     """The keys in `folder`, newest first; a first key is made when there is none. The folder is made with mode 0700.
 
     Raises:
-        ConfigError: the file is not one of ours.
+        ConfigError: the file is not one of ours, or the folder cannot be used.
     """
     path = folder / FILE_NAME
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        return _parse(path, path.read_text("ascii"))
-    except FileNotFoundError:
-        pass
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists():
+            return _parse(path, path.read_text("ascii"))
+        return _create(path)
     except UnicodeDecodeError as error:
         raise ConfigError("expected lines of KEY-ID:KEY in hex, got binary data", file=str(path)) from error
-    return _create(path)
+    except OSError as error:
+        raise ConfigError(
+            f"sealing keys cannot be kept here: {error.strerror}; set PENSTOCK_STATE_DIR to a folder that can be written",
+            file=str(folder),
+        ) from error
 
 
 def _create(path: Path) -> list[SealingKey]:

@@ -14,10 +14,12 @@ BUCKETS: Final = (_MAX_EXPONENT - _SUB_BITS + 1) * _SUBS + _SUBS
 
 
 def bucket_of(microseconds: int) -> int:
-    """The bucket a duration falls in."""
+    """The bucket a duration falls in; the first one for those below 0."""
+    if microseconds <= 0:
+        return 0
     exponent = microseconds.bit_length() - 1 - _SUB_BITS
     if exponent <= 0:
-        return microseconds if microseconds > 0 else 0
+        return microseconds
     return min((exponent << _SUB_BITS) + (microseconds >> exponent), BUCKETS - 1)
 
 
