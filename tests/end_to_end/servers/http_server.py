@@ -67,7 +67,7 @@ class Server:
             self._sessions[session] += 1
         name, arguments = call_of(message)
         if name == "slow":
-            exchange.spawn(self._slow(exchange, message, float(arguments["seconds"])))
+            exchange.spawn(self._slow(exchange, message, arguments))
             return
         answer = plain_tool(message)
         if answer is None:
@@ -75,9 +75,9 @@ class Server:
             answer = text_result(message, json.dumps(said))
         exchange.respond(200, json.dumps(answer).encode())
 
-    async def _slow(self, exchange: Exchange, message: Message, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        exchange.respond(200, json.dumps(text_result(message, "slept")).encode())
+    async def _slow(self, exchange: Exchange, message: Message, arguments: Message) -> None:
+        await asyncio.sleep(float(arguments["seconds"]))
+        exchange.respond(200, json.dumps(text_result(message, arguments.get("text", "slept"))).encode())
 
 
 async def main(port: int, is_legacy: bool) -> None:

@@ -21,8 +21,9 @@ def say(message: object) -> None:
 
 def slow(message: Message) -> None:
     """Answer after the seconds asked for, without keeping others waiting."""
-    seconds = float(call_of(message)[1].get("seconds", 60))
-    timer = threading.Timer(seconds, lambda: say(text_result(message, "slept")))
+    arguments = call_of(message)[1]
+    answer = text_result(message, arguments.get("text", "slept"))
+    timer = threading.Timer(float(arguments["seconds"]), lambda: say(answer))
     timer.daemon = True
     timer.start()
 
