@@ -77,8 +77,11 @@ class Gateway:
         """Make it so: open what is new, keep what is unchanged, let go of what is gone. Returns the changes in words.
 
         One at a time: the caller sees to that.
+
+        Raises:
+            PenstockError: a server could not be opened; then nothing has changed.
         """
-        loop = asyncio.get_running_loop()
+        opened = await self._open_new(plans)
         changes, servers, gone = [], {}, []
         for name, plan in plans.items():
             current = self._servers.get(name)
@@ -86,15 +89,13 @@ class Gateway:
                 servers[name] = current
                 continue
             changes.append(f"{'changed' if current else 'added'} {name}")
-            if current is not None and current.settings.fingerprint == plan.settings.fingerprint:
+            if current is not None and name not in opened:
                 servers[name] = current.with_settings(plan.settings)
-                self._sweep.add(servers[name].deadline)
                 self.in_background(self._forget_when_idle(current))
-                continue
-            if current is not None:
-                gone.append(current)
-            known = await loop.run_in_executor(None, self._known.load, name, plan.settings.fingerprint)
-            servers[name] = HostedServer(plan.settings, plan.open(), known)
+            else:
+                servers[name] = opened[name]
+                if current is not None:
+                    gone.append(current)
             self._sweep.add(servers[name].deadline)
         for name, server in self._servers.items():
             if name not in plans:
@@ -109,6 +110,23 @@ class Gateway:
         for server in gone:
             self.in_background(self._close_when_idle(server))
         return changes
+
+    async def _open_new(self, plans: Mapping[str, ServerPlan]) -> dict[str, HostedServer]:
+        """All servers that are new, or must be opened anew; if one cannot be, none is."""
+        opened: dict[str, HostedServer] = {}
+        load = self._known.load
+        try:
+            for name, plan in plans.items():
+                fingerprint = plan.settings.fingerprint
+                current = self._servers.get(name)
+                if current is None or current.settings.fingerprint != fingerprint:
+                    known = await asyncio.get_running_loop().run_in_executor(None, load, name, fingerprint)
+                    opened[name] = HostedServer(plan.settings, plan.open(), known)
+        except BaseException:
+            for server in opened.values():
+                self.in_background(server.upstream.close())
+            raise
+        return opened
 
     def settle(self) -> None:
         """Build the snapshot now if listings have changed since the last one."""

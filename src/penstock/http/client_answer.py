@@ -69,11 +69,14 @@ class AnswerReader:
         "_repeated",
         "_status",
         "keep_alive_seconds",
+        "on_keep_alive",
     )
 
     def __init__(self, limits: ClientLimits) -> None:
         self.keep_alive_seconds: float | None = None
         """How long the server said it keeps an idle connection."""
+        self.on_keep_alive: Callable[[float], None] | None = None
+        """Told when the server says so, or changes it."""
         self._limits: Final = limits
         self._length_digits: Final = len(str(limits.response_bytes))
         self._parser: httptools.HttpResponseParser | None = None
@@ -300,3 +303,5 @@ class AnswerReader:
             name, _, number = parameter.strip().partition(b"=")
             if name.lower() == b"timeout" and number.isdigit() and len(number) < 10:
                 self.keep_alive_seconds = float(number)
+                if self.on_keep_alive is not None:
+                    self.on_keep_alive(self.keep_alive_seconds)

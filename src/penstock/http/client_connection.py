@@ -51,9 +51,9 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
     """One connection; made by `connect`."""
 
     __slots__ = (
-        "_closed",
         "_drain_until",
         "_first_byte_at",
+        "_is_used",
         "_loop",
         "_paused",
         "_quiet_bytes",
@@ -64,6 +64,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         "_watch",
         "detach_on_cancel",
         "idle_since",
+        "is_over",
         "on_closed",
         "on_settled",
         "origin",
@@ -91,7 +92,10 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         self._repeated_head: RepeatedHead | None = None
         self._first_byte_at = self._drain_until = 0.0
         self._quiet_bytes = 0
-        self._paused = self._closed = False
+        self._paused = False
+        self._is_used = True
+        self.is_over = False
+        """It will never take a request again; see `is_closed`."""
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed() else "idle" if not self._busy else "busy" if self._waiter else "draining"
@@ -110,7 +114,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     def is_closed(self) -> bool:
         """Whether it will never take a request again."""
-        return self._closed
+        return self.is_over
 
     def has_expired(self, now: float) -> bool:
         """Whether the server's own keep-alive limit is over, or so close that a request could cross its closing."""
@@ -121,8 +125,8 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         """End it: at once when a request is on the way, else in good order. Idempotent."""
         if self._busy:
             self._fail(ConnectionLost(f"the connection to {self.origin} was closed here"))
-        elif not self._closed:
-            self._closed = True
+        elif not self.is_over:
+            self.is_over = True
             if self._transport is not None:
                 self._transport.close()
 
@@ -160,18 +164,20 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         if self._busy:
             raise RuntimeError(f"{self!r} takes one request at a time")
         transport = self._transport
-        if transport is None or self._closed or transport.is_closing():
+        if transport is None or self.is_over or transport.is_closing():
             raise ConnectionLost(f"the connection to {self.origin} was already closed", unprocessed=True)
-        self._reset(on_event)
-        self._first_byte_at = self._drain_until = 0.0
-        self._quiet_bytes = 0
+        if self._is_used:  # an answer with a repeated head leaves nothing to reset
+            self._reset(on_event)
+            self._is_used = False
+            self._drain_until = 0.0
+            self._quiet_bytes = 0
+        else:
+            self._on_event = on_event
+        self._first_byte_at = 0.0
         self._busy = True
         self._is_head = head.startswith(b"HEAD ")
         self._waiter = waiter
         transport.write(head + body if len(body) <= _ONE_WRITE_BYTES else head)
-        if transport.is_closing():
-            self._abort()
-            raise ConnectionLost(f"the connection to {self.origin} was closed by the server", unprocessed=True)
         if len(body) > _ONE_WRITE_BYTES:
             self._unsent = memoryview(body)
             self._write_on()
@@ -215,6 +221,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             repeated = self._repeated_head
             if repeated is not None and data.startswith(repeated.block) and self._take_repeated(repeated, data):
                 return
+        self._is_used = True
         self._is_long_read = self._quiet_bytes + len(data) > self._limits.header_bytes
         try:
             parser.feed_data(data)
@@ -227,7 +234,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         else:
             if self.is_busy:
                 self._await_rest(len(data))
-            elif is_first and not self._closed and not self._is_head and not self._interim:
+            elif is_first and not self.is_over and not self._is_head and not self._interim:
                 self._repeated_head = RepeatedHead.learn(data, self._status, self._headers)
 
     def eof_received(self) -> None:
@@ -301,7 +308,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     def _close_after_answer(self) -> None:
         """The server closes, or took only part of the body: there is no next request here."""
-        self._closed = True
+        self.is_over = True
         if self._transport is not None:
             if self._unsent is None:
                 self._transport.close()
@@ -326,7 +333,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     def _end(self, exc: Exception | None) -> None:
         """The server sends no more."""
-        if self._closed:
+        if self.is_over:
             return
         if self._busy and exc is None and self._ends_by_closing():
             self._keep_alive = False
@@ -350,7 +357,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
     def _abort(self) -> None:
         """Close without waiting for anything, and forget the request."""
         has_outlived = self._busy and self._waiter is None
-        self._closed = True
+        self.is_over = True
         self._busy = False
         self._waiter = self._unsent = None
         self._forget()
@@ -366,6 +373,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     def _outlive(self, seconds: float) -> None:
         """Let an answer nobody waits for run on for that long."""
+        self._is_used = True
         self._drain_until = until = monotonic() + seconds
         if self._watch is not None:
             if self._watch.when() <= until:

@@ -147,7 +147,7 @@ class _ResultSaysError(msgspec.Struct, rename="camel", gc=False):
 _decode_result = msgspec.json.Decoder(_ResultSaysError).decode
 
 
-def compact_result(body: bytes, id: bytes) -> tuple[bytes, bool] | None:  # noqa: A002
+def compact_result(body: bytes, id: bytes) -> tuple[bytes, bool] | None:
     """The result of a reply written without spaces in one of the two orders nearly all servers use, and whether it says
     `isError`; None: `decode` the reply.
 

@@ -38,7 +38,7 @@ class Cell:
         """Count one finished call; `upstream_seconds` is 0.0 when no server was reached."""
         self.outcomes[outcome] += 1
         self.overhead.record(overhead_seconds)
-        if upstream_seconds:
+        if upstream_seconds > 0.0:
             self.upstream.record(upstream_seconds)
 
 

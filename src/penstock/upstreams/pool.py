@@ -88,6 +88,7 @@ class Pool(Generic[T]):
         "_fresh_seconds",
         "_hold_seconds",
         "_idle",
+        "_idle_seconds",
         "_is_closed",
         "_now",
         "_open",
@@ -129,6 +130,7 @@ class Pool(Generic[T]):
         self._open, self._close, self._is_closed, self._check = open, close, is_closed, check
         self._now, self._sleep, self._random = clock.now, clock.sleep, random
         check_after = settings.check_after_idle_seconds if check is not None else settings.idle_seconds
+        self._idle_seconds = settings.idle_seconds
         self._fresh_seconds = min(check_after, settings.idle_seconds)
         self._idle: list[_Slot[T]] = []
         self._busy: dict[T, _Slot[T]] = {}
@@ -219,6 +221,11 @@ class Pool(Generic[T]):
         else:
             self._release(slot, now)
 
+    def limit_idle(self, seconds: float) -> None:
+        """From now on let no item rest longer than that: whoever is at the other end says that it does not."""
+        self._idle_seconds = min(self._idle_seconds, seconds)
+        self._fresh_seconds = min(self._fresh_seconds, seconds)
+
     # ---- housekeeping
 
     def sweep(self) -> None:
@@ -227,7 +234,7 @@ class Pool(Generic[T]):
         spare = self._size - self.settings.min_size
         for slot in self._idle:  # oldest first
             outlived = now >= slot.expires_at or self._is_closed(slot.item)
-            if outlived or (spare > 0 and now - slot.idle_since >= self.settings.idle_seconds):
+            if outlived or (spare > 0 and now - slot.idle_since >= self._idle_seconds):
                 spare -= 1
                 self._discard_item(slot.item)
                 self._size -= 1
@@ -292,7 +299,7 @@ class Pool(Generic[T]):
         """The newest idle item that is alive; its place stays taken."""
         while self._idle:
             slot, now = self._idle.pop(), self._now()
-            stale = now >= slot.expires_at or now - slot.idle_since >= self.settings.idle_seconds
+            stale = now >= slot.expires_at or now - slot.idle_since >= self._idle_seconds
             if not stale and not self._is_closed(slot.item):
                 return slot
             self._drop(slot)
@@ -379,7 +386,7 @@ class Pool(Generic[T]):
                 return
         slot.idle_since = now
         fresh_until = now + self._fresh_seconds
-        slot.fresh_until = min(slot.expires_at, fresh_until)
+        slot.fresh_until = fresh_until if fresh_until < slot.expires_at else slot.expires_at
         self._idle.append(slot)
 
     def _pass_on(self, slot: _Slot[T] | None) -> None:

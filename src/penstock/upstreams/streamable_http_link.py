@@ -8,6 +8,7 @@ Invariant: a request is written a second time only if the first cannot have reac
 import ipaddress
 import ssl
 from collections.abc import Iterable
+from operator import attrgetter
 from time import monotonic
 from typing import Final
 
@@ -78,7 +79,7 @@ class HttpLink:
             name,
             open=self._open,
             close=ClientConnection.close,
-            is_closed=self._is_spent,
+            is_closed=attrgetter("is_over"),
             check=None,
             settings=settings.connections,
             clock=clock,
@@ -129,16 +130,17 @@ class HttpLink:
 
     async def _open(self) -> ClientConnection:
         try:
-            return await connect(self.origin, limits=self._limits, tls=self._tls)
+            connection = await connect(self.origin, limits=self._limits, tls=self._tls)
         except RequestFailed as error:
             raise failed_request(self.name, error) from error
         except ValueError as error:
             raise ServerUnavailable(self.name, f"{error}; this is a fault of Penstock's configuration") from error
+        connection.on_keep_alive = self._heed
+        return connection
 
-    def _is_spent(self, connection: ClientConnection) -> bool:
-        return connection.is_closed() or (
-            connection.keep_alive_seconds is not None and connection.has_expired(monotonic())
-        )
+    def _heed(self, keep_alive_seconds: float) -> None:
+        """The server ends connections that idle for so long: never come close to that."""
+        self.pool.limit_idle(max(keep_alive_seconds - 1.0, keep_alive_seconds / 2))
 
 
 def content_length(body: bytes) -> bytes:

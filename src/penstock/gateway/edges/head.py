@@ -6,6 +6,8 @@ sends the same block, the facts are found in `Request.shared`.
 
 from typing import Final
 
+import msgspec
+
 from penstock.gateway.admittance import Admittance
 from penstock.http.messages import Request
 from penstock.protocol.headers import decode_value
@@ -23,6 +25,7 @@ class HeadFacts:
         "is_modern",
         "method",
         "name",
+        "name_json",
         "param_headers",
         "refusal",
         "session",
@@ -44,6 +47,8 @@ class HeadFacts:
         self.method: Final = method.decode("latin-1") if method is not None else None
         self.name: Final = decode_value(name) if name is not None else None
         """Decoded; None when missing or not decodable."""
+        self.name_json: Final = msgspec.json.encode(self.name) if self.name is not None else None
+        """As most clients write it in the body."""
         self.session: Final = headers.get(b"mcp-session-id")
         accept = headers.get(b"accept", b"")
         self.takes_stream: Final = b"text/event-stream" in accept or b"*/*" in accept

@@ -112,8 +112,10 @@ class ModernEdge:
             return self._judge_all(headers, request)
         name = None
         if rule.name_field is not None:
-            name = name_of(params, rule.name_field)
-            if name is None or facts.name != name:
+            name, written = facts.name, params.get(rule.name_field)
+            if written is None or name is None:
+                return self._judge_all(headers, request)
+            if bytes(written) != facts.name_json and name_of(params, rule.name_field) != name:
                 return self._judge_all(headers, request)
         del params["_meta"]
         return Judged(rule, caller, None, name)
