@@ -22,6 +22,10 @@ from penstock.config.text_kinds import Url
 from penstock.config.toml_positions import Positions
 from penstock.errors import ConfigError
 
+_QUOTED: Final = r"'([^']*)'"
+_KEY_TUPLE: Final = re.compile(rf"\((?:{_QUOTED},? ?)+\)")
+"""How tomllib writes the path of a key in a message."""
+
 FILE_BYTES: Final = 4 * 1024 * 1024
 SHORT_VARIABLES: Final = {"PENSTOCK_LISTEN": ("listen", "data"), "PENSTOCK_ADMIN": ("listen", "admin")}
 """Short names of the two variables most often set; every other key is PENSTOCK_<TABLE>_<KEY>."""
@@ -316,6 +320,7 @@ class _Reading:
 
 
 def _syntax_error(message: str, text: str, name: str) -> ConfigError:
+    message = _KEY_TUPLE.sub(lambda found: f"'{'.'.join(re.findall(_QUOTED, found[0]))}'", message)
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if place is None:
         line = text.rstrip("\n").count("\n") + 1

@@ -242,6 +242,8 @@ SYNTAX = [
     ("[listen\n", 1, "not TOML: Expected ']' at the end of a table declaration in column 8"),
     ("\na = \n", 2, "not TOML: Invalid value in column 5"),
     ("a = 1\na = 2\n", 2, "not TOML: Cannot overwrite a value in column 6"),
+    ("[servers.a]\n[servers.a]\n", 2, "not TOML: Cannot declare 'servers.a' twice in column 11"),
+    ("[views]\n[views]\n", 2, "not TOML: Cannot declare 'views' twice in column 7"),
     ('a = """\nxx\n', 2, "not TOML: Unterminated string at the end"),
     ("a = " + "[" * 5000, 1, "values are nested too deeply"),
 ]
