@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.clock import FakeClock
+from penstock.errors import ConfigError
 from penstock.gateway.gateway import ServerPlan
 from penstock.gateway.snapshot import ViewSettings
 from penstock.policies.deadline import DeadlineSettings
@@ -100,6 +101,25 @@ async def test_a_removed_server_is_closed_even_if_a_call_never_ends(tmp_path: Pa
         await until(lambda: opened.all[0]._is_closed)
         gate.set()
         assert "result" in await calling
+
+
+async def test_when_one_server_cannot_be_opened_nothing_changes(empty: Running) -> None:
+    opened, other = Opened(), Opened()
+
+    def refuse() -> InMemoryUpstream:
+        raise ConfigError("odd", key="servers.last.url")
+
+    await empty.gateway.apply(opened.plan(), ())
+    await empty.listed()
+    server = empty.gateway.context.snapshot.servers["weather"]
+    plans = {**opened.plan(idle=5.0), "new": plan_of("new", other), "last": plan_of("last", refuse)}
+    with pytest.raises(ConfigError, match=r"servers\.last\.url: odd"):
+        await empty.gateway.apply(plans, ())
+    assert dict(empty.gateway.context.snapshot.servers) == {"weather": server}
+    assert len(empty.gateway._sweep._deadlines) == 1
+    await until(lambda: other.all[0]._is_closed)
+    assert not opened.all[0]._is_closed
+    assert "result" in await empty.modern("tools/call", NOW)
 
 
 async def test_views_come_and_go(running: Running) -> None:
