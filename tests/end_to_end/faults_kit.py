@@ -147,6 +147,7 @@ class Gateway(Process):
     def __init__(self, folder: Path, config: str | None = None, *, listen: str = "127.0.0.1:0") -> None:
         self.folder = folder
         self.config = folder / "penstock.toml"
+        folder.mkdir(parents=True, exist_ok=True)
         if config is not None:
             self.write(config)
         self.environment = plain_environment(make_home(folder), PENSTOCK_STATE_DIR=str(folder / "state"))
@@ -169,9 +170,9 @@ class Gateway(Process):
     def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run another command against this gateway."""
         return subprocess.run(
-            [*penstock_command(), words[0], "--config", str(self.config), *words[1:]],
+            [*penstock_command(), *words],
             cwd=ROOT,
-            env=self.environment,
+            env=self.environment | {"PENSTOCK_CONFIG": str(self.config)},
             capture_output=True,
             text=True,
             timeout=30,
