@@ -8,6 +8,8 @@ import pytest
 
 from penstock.clock import FakeClock
 from penstock.errors import ConfigError
+from penstock.gateway.admittance import Admittance
+from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.gateway import ServerPlan
 from penstock.gateway.snapshot import ViewSettings
 from penstock.policies.deadline import DeadlineSettings
@@ -213,4 +215,5 @@ async def test_repr_shows_what_there_is(running: Running) -> None:
     assert repr(view.routes["tools/call"]["weather_now"]) == "<Route tools/call weather now>"
     assert repr(view.lists["tools/list"]) == "<PreparedList all tools/list 2 items>"
     assert repr(running.worker).startswith("<Worker <Snapshot ")
+    assert repr(HeadFacts({}, Admittance())) == "<HeadFacts no version >"
     assert repr(running.worker._legacy).startswith("<LegacyEdge <Sessions ")

@@ -243,5 +243,16 @@ async def test_what_nobody_foresaw_is_a_failure_like_others(care: Care, caplog: 
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_an_upstream_that_finds_no_fault_with_its_tools_has_them_all(care: Care) -> None:
+    class Learner(InMemoryUpstream):
+        def learn_tools(self, tools: list[tuple[str, Any]]) -> dict[str, str]:
+            return {}
+
+    host = HostedServer(HostSettings("it", "built-in", "it", "f"), Learner("it", weather_server()))
+    await care.catalogue.refresh(host)
+    assert host.listing is not None
+    assert len(host.listing.items(TOOLS)) == 2
+
+
 async def test_a_catalogue_that_was_never_started_can_be_closed(tmp_path: Path) -> None:
     await Catalogue(FakeClock(), KnownLists(tmp_path), lambda: None).close()

@@ -138,6 +138,8 @@ async def test_a_completion_goes_to_the_server_its_reference_means(
     await serve(empty, [server_of("zeta"), server_of("alpha")])
     answer = await empty.modern("completion/complete", {"ref": ref, "argument": {"name": "topic", "value": "v"}})
     assert answer["result"]["completion"]["values"] == values
+    legacy = await empty.legacy("completion/complete", {"ref": ref, "argument": {"name": "topic", "value": "v"}})
+    assert legacy["result"]["completion"]["values"] == values
 
 
 @pytest.mark.parametrize(
@@ -200,6 +202,7 @@ async def test_many_items_come_in_pages_of_a_thousand_with_cursors_for_that_list
     assert (len(pages), len(seen), len(set(seen))) == (3, 2_500, 2_500)
     legacy = await empty.legacy("tools/list", {"cursor": first})
     assert len(legacy["result"]["tools"]) == 1_000
+    assert (await empty.legacy("tools/list", {"cursor": first}))["result"] == legacy["result"]
     tampered = first[:-2] + ("AA" if not first.endswith("AA") else "BB")
     for method, path, wrong in (
         ("tools/list", "/mcp", tampered),
