@@ -25,6 +25,7 @@ ADMITTANCE = Admittance(["Gateway.Example", "other.example:8443", "0.0.0.0"], ["
         ("other.example", False),
         ("evil.example", False),
         ("localhost.evil.example", False),
+        ("evillocalhost", False),
         ("127.0.0.1.evil.example", False),
         ("127.0.0.1@evil.example", False),
         ("[2001:db8::1]:80", False),

@@ -7,7 +7,6 @@ else; only refusals of the transport (bad version header, no such session, batch
 Source: 2025-11-25 basic/transports, basic/lifecycle; 2025-03-26 basic/transports (batches).
 """
 
-import asyncio
 from typing import Final
 
 import msgspec
@@ -180,8 +179,8 @@ class LegacyEdge:
             return  # without a session nobody can tell whose id it is
         request_id = notification.params.get("requestId")
         task = session.in_flight.get(bytes(request_id)) if request_id is not None else None
-        if task is not None:  # not before its first turn: a batch may cancel its own member
-            asyncio.get_running_loop().call_soon(task.cancel)
+        if task is not None:
+            task.cancel()
 
     def _set_level(self, exchange: Exchange, request: Request, session: ClientSession | None) -> None:
         level = name_of(request.params, "level")
