@@ -47,9 +47,6 @@ from penstock.upstreams.streamable_http import StreamableHttpSettings, Streamabl
 _log = logging.getLogger(__name__)
 SERVER_INFO: Final = msgspec.json.encode({"name": "penstock", "title": "Penstock", "version": __version__})
 DEMO: Final = "demo"
-WATCH_SECONDS: Final = 1.0
-READY_SECONDS: Final = 5.0
-"""How long the first report waits for servers to be listed."""
 
 
 class ReadyReport(msgspec.Struct, frozen=True):
@@ -71,7 +68,10 @@ class RunOptions(msgspec.Struct, frozen=True):
     on_listening: Callable[[str, str], None] = lambda _url, _admin: None
     """Told the data and admin URLs once connections are accepted."""
     on_ready: Callable[[ReadyReport], None] = lambda _report: None
-    """Told once when the servers have been listed, or had `READY_SECONDS` to be."""
+    """Told once when the servers have been listed, or had `ready_seconds` to be."""
+    ready_seconds: float = 5.0
+    watch_seconds: float = 1.0
+    """How often the configuration file is looked at."""
 
 
 def run(settings: Settings, reload: Callable[[], Settings], options: RunOptions) -> int:
@@ -214,7 +214,7 @@ class _Process:
     async def _report_ready(self, gateway: Gateway, data: list[HttpServer], admin: list[HttpServer]) -> None:
         servers = gateway.context.snapshot.servers
         try:
-            async with asyncio.timeout(READY_SECONDS):
+            async with asyncio.timeout(self._options.ready_seconds):
                 for server in servers.values():
                     await server.first_attempt.wait()
         except TimeoutError:
@@ -241,7 +241,7 @@ class _Process:
         """Take up an edit of the file within about a second."""
         seen = _stamp(self._settings.file)
         while True:
-            await self._clock.sleep(WATCH_SECONDS)
+            await self._clock.sleep(self._options.watch_seconds)
             stamp = _stamp(self._settings.file)
             if stamp == seen:
                 continue

@@ -19,7 +19,6 @@ from urllib.error import HTTPError, URLError
 import msgspec
 import pytest
 
-from penstock import assemble
 from penstock.assemble import ReadyReport, RunOptions, raise_descriptor_limit, run
 from penstock.config.settings import ListenSettings, ServerConfig, Settings, ViewConfig
 from penstock.errors import ConfigError, ListenError
@@ -36,6 +35,7 @@ class Process:
     ) -> None:
         self.settings, self.demo = settings, demo
         self.again = settings
+        self.ready_seconds = 5.0
         self.failure: Exception | None = None
         self.report: ReadyReport | None = None
         self.urls = ("", "")
@@ -45,7 +45,14 @@ class Process:
 
     def run(self) -> int:
         thread = threading.Thread(target=self._drive_and_stop)
-        options = RunOptions(self._folder / "state", self.demo, self._listening, self._ready(thread))
+        options = RunOptions(
+            self._folder / "state",
+            self.demo,
+            self._listening,
+            self._ready(thread),
+            ready_seconds=self.ready_seconds,
+            watch_seconds=0.02,
+        )
         threshold = gc.get_threshold()
         try:
             code = run(self.settings, self._reload, options)
@@ -172,10 +179,7 @@ def test_a_reload_takes_effect_whole_or_not_at_all(tmp_path: Path, caplog: pytes
     assert "configuration: removed far" in caplog.text
 
 
-def test_an_edit_of_the_file_is_taken_up(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(assemble, "WATCH_SECONDS", 0.02)
+def test_an_edit_of_the_file_is_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "penstock.toml"
     file.write_text("")
     settings = Settings(listen=FREE, file=str(file))
@@ -239,11 +243,11 @@ def test_tls_files_are_used_or_refused_by_name(tmp_path: Path) -> None:
         run(Settings(listen=missing), Settings, RunOptions(tmp_path))
 
 
-def test_the_report_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assemble, "READY_SECONDS", 0.1)
+def test_the_report_does_not_wait_for_ever(tmp_path: Path) -> None:
     silent = ServerConfig(name="silent", command=("sleep", "60"))
     listen = ListenSettings(data=(("::1", 0),), admin=())
     process = Process(tmp_path, Settings(listen=listen, servers={"silent": silent}), lambda _: None, demo=False)
+    process.ready_seconds = 0.1
     assert process.run() == 0
     assert process.report is not None
     assert [row["state"] for row in process.report.servers] == ["starting"]
