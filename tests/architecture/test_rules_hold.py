@@ -1,6 +1,7 @@
 """The project keeps its own rules."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def test_the_project_keeps_its_rule(rule: Callable[[Project], list[str]], projec
         pytest.fail(f"{rule.__doc__}\n" + "\n".join(f"  {offence}" for offence in offences), pytrace=False)
 
 
+@pytest.fixture
+def loggers_as_they_were() -> Iterator[None]:
+    """The linter configures logging as a program may, and silences every logger that there was: other tests need theirs."""
+    loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    before = [(logger, logger.disabled) for logger in loggers]
+    yield
+    for logger, was_disabled in before:
+        logger.disabled = was_disabled
+
+
+@pytest.mark.usefixtures("loggers_as_they_were")
 def test_rooms_import_downwards_only(capsys: pytest.CaptureFixture[str]) -> None:
     status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=str(ROOT / ".cache/import_linter"))
     if status != EXIT_STATUS_SUCCESS:
