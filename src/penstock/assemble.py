@@ -47,6 +47,8 @@ from penstock.upstreams.streamable_http import StreamableHttpSettings, Streamabl
 _log = logging.getLogger(__name__)
 SERVER_INFO: Final = msgspec.json.encode({"name": "penstock", "title": "Penstock", "version": __version__})
 DEMO: Final = "demo"
+HURRY_SECONDS: Final = 0.3
+"""What servers are given to be let go of, twice, after a second signal."""
 
 
 class ReadyReport(msgspec.Struct, frozen=True):
@@ -93,6 +95,7 @@ class _Process:
         self._options = options
         self._clock: Clock = SystemClock()
         self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._servers: list[HttpServer] = []
 
@@ -119,8 +122,7 @@ class _Process:
         finally:
             for server in self._servers:
                 server.close()
-            await gateway.close()
-            await factory.close()
+            await self._let_go(gateway, factory)
         return 0
 
     def _gateway(self) -> Gateway:
@@ -265,11 +267,28 @@ class _Process:
                 _log.warning("a second signal: ending at once")
                 for server in self._servers:
                     server.close()
+                self._hurry.set()
             self._stop.set()
 
         loop.add_signal_handler(signal.SIGTERM, end)
         loop.add_signal_handler(signal.SIGINT, end)
         loop.add_signal_handler(signal.SIGHUP, lambda: gateway.in_background(reload_logged()))
+
+    async def _let_go(self, gateway: Gateway, factory: "UpstreamFactory") -> None:
+        """End sessions and children in good order, but not once a second signal has come."""
+        closing = asyncio.create_task(gateway.close())
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((closing, hurried), return_when=asyncio.FIRST_COMPLETED)
+        if hurried.done():
+            for _ in range(2):  # a moment for those that need no more, and one for those killed then
+                await asyncio.wait((closing,), timeout=HURRY_SECONDS)
+                factory.kill()
+            closing.cancel()
+        hurried.cancel()
+        await asyncio.wait((closing, hurried))
+        await factory.close()
+        if not closing.cancelled():
+            closing.result()
 
     async def _drain(self, worker: Worker, servers: list[HttpServer]) -> None:
         worker.is_draining = True
@@ -299,6 +318,11 @@ class UpstreamFactory:
     async def close(self) -> None:
         if self._guard is not None:
             await self._guard.close()
+
+    def kill(self) -> None:
+        """End all child processes without manners."""
+        if self._guard is not None:
+            self._guard.kill()
 
     def _open_stdio(self, config: ServerConfig) -> Upstream:
         if self._guard is None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from penstock.http.client import ConnectionLost, HttpClient, RequestFailed
 from tests.end_to_end.faults_kit import (
     ERAS,
@@ -27,11 +29,11 @@ DRAIN = '[limits]\ndrain = "5s"\n'
 
 
 @contextmanager
-def behind(folder: Path) -> Iterator[tuple[Gateway, HttpServerProcess]]:
-    """A gateway before an HTTP server that knows sessions alone, and a stdio server."""
+def behind(folder: Path, *words: str) -> Iterator[tuple[Gateway, HttpServerProcess]]:
+    """A gateway before an HTTP server that knows sessions alone, and a stdio server with `words` as arguments."""
     with ExitStack() as stack:
         web = stack.enter_context(http_server(folder / "web", era="legacy"))
-        gateway = Gateway(folder, server_tables({"web": web.url, "child": STDIO_SERVER}) + DRAIN)
+        gateway = Gateway(folder, server_tables({"web": web.url, "child": [*STDIO_SERVER, *words]}) + DRAIN)
         stack.callback(gateway.end)
         until(lambda: stdio_servers(gateway.pid), 10, "the child ran")
         yield gateway, web
@@ -131,8 +133,9 @@ async def test_calls_that_do_not_end_are_cut_when_the_drain_is_over(tmp_path: Pa
         assert "1 s" in short.err
 
 
-async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    with behind(tmp_path) as (gateway, _web):
+@pytest.mark.parametrize("words", [(), ("stubborn",)], ids=["meek child", "stubborn child"])
+async def test_a_second_signal_ends_at_once(words: tuple[str, ...], tmp_path: Path) -> None:
+    with behind(tmp_path, *words) as (gateway, _web):
         async with HttpClient() as http:
             never = asyncio.create_task(McpClient(http, gateway.url, "modern").call("child_never"))
             await until_in_flight(gateway, http, 1)
@@ -150,7 +153,7 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 
 
 async def test_kill_9_of_the_gateway_leaves_no_children_and_the_next_one_starts(tmp_path: Path) -> None:
-    with behind(tmp_path) as (gateway, _web):
+    with behind(tmp_path, "stubborn") as (gateway, _web):
         family = children(gateway.pid)
         assert len(family) == 2  # the server, and the guard that ends it now
         address = gateway.address
@@ -160,6 +163,7 @@ async def test_kill_9_of_the_gateway_leaves_no_children_and_the_next_one_starts(
         gateway.signal(signal.SIGKILL)
         gateway.wait(5)
         until(lambda: not any(map(is_alive, family)), 5, "the children ended")
+        gateway.write(gateway.config.read_text().replace(', "stubborn"', ""))
         with Gateway(tmp_path, listen=address) as again:
             async with HttpClient() as http:
                 same = McpClient(http, again.url, "legacy", session=client.session)

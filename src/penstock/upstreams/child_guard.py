@@ -8,6 +8,7 @@ whatever killed it. Why it is done this way: docs/decisions/003-children.md.
 import asyncio
 import contextlib
 import os
+import signal
 from typing import Final
 
 from penstock.upstreams.child_pipe import PipeEnd
@@ -84,6 +85,12 @@ class ChildGuard:
         if group in self._groups:
             self._groups.discard(group)
             self._tell(b"- %d\n" % group)
+
+    def kill(self) -> None:
+        """End all registered groups now."""
+        for group in self._groups:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
 
     async def close(self) -> None:
         """End the watching process; groups still registered are ended by it."""

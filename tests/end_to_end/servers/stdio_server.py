@@ -1,4 +1,7 @@
-"""A stdio server of both eras whose tools fail in the ways their names say. Standard library only, so that it starts quickly."""
+"""A stdio server of both eras whose tools fail in the ways their names say; standard library only, to start quickly.
+
+usage: python -m tests.end_to_end.servers.stdio_server [stubborn]     stubborn: goes on after its stdin was closed, and on SIGTERM
+"""
 
 import json
 import os
@@ -90,6 +93,8 @@ TOOLS = ["echo", "pid", *FAULTS]
 
 
 def main() -> None:
+    if "stubborn" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for line in sys.stdin:
         message = json.loads(line)
         if message.get("method") != "tools/call":
@@ -100,6 +105,8 @@ def main() -> None:
                 FAULTS[call_of(message)[0]](message)
         if answer is not None:
             say(answer)
+    while "stubborn" in sys.argv:
+        time.sleep(60)
 
 
 if __name__ == "__main__":

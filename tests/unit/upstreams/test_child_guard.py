@@ -46,6 +46,22 @@ async def test_groups_that_were_not_forgotten_end_with_the_guards_pipe() -> None
         await end(child)
 
 
+async def test_groups_are_killed_when_there_is_no_time() -> None:
+    guard = ChildGuard()
+    guard.kill()  # nobody is there yet
+    await guard.start()
+    stubborn, gone = await started(STUBBORN), await started(SLEEPER)
+    await end(gone)
+    for child in (stubborn, gone):
+        guard.watch(child.pid)
+    guard.kill()
+    assert await asyncio.to_thread(stubborn.wait) == -signal.SIGKILL
+    for child in (stubborn, gone):
+        guard.forget(child.pid)
+    await guard.close()
+    await end(stubborn)
+
+
 async def test_a_guard_that_was_killed_is_replaced_and_knows_what_it_must() -> None:
     guard = ChildGuard()
     await guard.start()
