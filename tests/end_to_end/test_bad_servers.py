@@ -37,7 +37,7 @@ upstream_idle = "1s"
 unawaited = "2s"
 """
 TIMEOUT_SECONDS = 1.0
-PATIENCE_SECONDS = TIMEOUT_SECONDS + 1.0
+PATIENCE_SECONDS = TIMEOUT_SECONDS + 2.0
 """The deadline, one sweep of the clock hand, and a machine that is busy."""
 
 
