@@ -91,6 +91,8 @@ def to_modern(raw: bytes, method: str, *, server_info: bytes = b"") -> bytes | F
     Adds `resultType`, on the six cacheable methods also `ttlMs` 0 and `cacheScope` private where they are missing, and
     `serverInfo` to its `_meta` when `server_info` (a JSON object) is given.
     """
+    if method == "tools/call" and not server_info and raw.startswith(b'{"') and b"resultType" not in raw:
+        return b'{"resultType":"complete",' + raw[1:]
     try:
         marks = _decode_marks(raw)
     except msgspec.DecodeError:
@@ -137,6 +139,10 @@ def to_legacy(raw: bytes, method: str, revision: str) -> bytes | Fault:
     Drops `resultType`, `ttlMs`, `cacheScope` and the server info in `_meta`. A result that is not complete is a Fault: it must
     be resolved before it comes here. Also fit for a legacy result that an older revision shall read.
     """
+    if method == "tools/call" and revision >= FIRST_STRUCTURED:
+        quick = _to_legacy_quickly(raw)
+        if quick is not None:
+            return quick
     members = _members(raw)
     if isinstance(members, Fault):
         return members
@@ -151,6 +157,45 @@ def to_legacy(raw: bytes, method: str, revision: str) -> bytes | Fault:
     if down_level is not None:
         down_level(members, revision)
     return _encode(members)
+
+
+class _CallMarks(msgspec.Struct, rename="camel", gc=False):
+    result_type: Raw | UnsetType = UNSET
+    content: Raw | UnsetType = UNSET
+    structured_content: Raw | UnsetType = UNSET
+    ttl_ms: Raw | UnsetType = UNSET
+    cache_scope: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = msgspec.field(default=UNSET, name="_meta")
+
+
+_decode_call_marks = msgspec.json.Decoder(_CallMarks).decode
+_COMPLETE: Final = b'"resultType":"complete"'
+
+
+def _to_legacy_quickly(raw: bytes) -> bytes | None:
+    """The result of a tool without its `resultType`, cut out of the bytes; None where more than that must change.
+
+    The member is at the top level, and the only one of its name: then the bytes can be nothing else.
+    """
+    if raw.count(b"resultType") != 1:
+        return None
+    try:
+        marks = _decode_call_marks(raw)
+    except msgspec.DecodeError:
+        return None
+    structured = marks.structured_content
+    if marks.result_type is UNSET or marks.content is UNSET or marks.meta is not UNSET:
+        return None
+    if marks.ttl_ms is not UNSET or marks.cache_scope is not UNSET:
+        return None
+    if structured is not UNSET and bytes(structured)[:1] != b"{":
+        return None
+    before, found, after = raw.partition(_COMPLETE)
+    if not found:
+        return None
+    if after[:1] == b",":
+        return before + after[1:]
+    return before[:-1] + after if before[-1:] == b"," else None
 
 
 def _drop_server_info(members: dict[str, Raw]) -> None:

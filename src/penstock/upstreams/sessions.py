@@ -11,6 +11,7 @@ from typing import Final
 from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Caller, Description
+from penstock.upstreams.streamable_http_flight import Side
 
 Key = tuple[str, str]
 """("own", name of the client session) or ("shared", capabilities declared for it)."""
@@ -19,7 +20,18 @@ Key = tuple[str, str]
 class LegacySession:
     """One conversation with a legacy server: what `initialize` agreed on."""
 
-    __slots__ = ("description", "head", "id", "in_flight", "key", "last_used", "log_rank", "version")
+    __slots__ = (
+        "description",
+        "head",
+        "id",
+        "in_flight",
+        "key",
+        "last_used",
+        "log_rank",
+        "post_head",
+        "side",
+        "version",
+    )
 
     def __init__(self, key: Key, session_id: bytes | None, version: str, description: Description, head: bytes) -> None:
         self.key: Final = key
@@ -29,6 +41,10 @@ class LegacySession:
         self.description: Final = description
         self.head: Final = head
         """Header lines for each request of it: session id, version."""
+        self.post_head = b""
+        """All of a call's head but its length."""
+        self.side: Side | None = None
+        """Who judges the answers of its flights."""
         self.in_flight = 0
         self.last_used = 0.0
         self.log_rank = len(LOG_LEVELS)
@@ -58,8 +74,8 @@ class SessionBook:
     def __len__(self) -> int:
         return len(self._own) + len(self._shared)
 
-    def key_for(self, caller: Caller, capabilities: bytes) -> Key:
-        """Whose session a caller's calls go over."""
+    def key_for(self, caller: Caller, shared: Key) -> Key:
+        """Whose session a caller's calls go over: the client session's own, or the `shared` one."""
         if (
             caller.session is not None
             and caller.era is Era.LEGACY
@@ -67,7 +83,7 @@ class SessionBook:
             and self.issues_ids is not False
         ):
             return ("own", caller.session)
-        return ("shared", capabilities.decode())
+        return shared
 
     def find(self, key: Key, now: float) -> LegacySession | None:
         """The open session of that key; it counts as used now."""

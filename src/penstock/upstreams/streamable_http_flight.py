@@ -16,6 +16,8 @@ from penstock.upstreams.interface import Answer, Call
 from penstock.upstreams.pool import Pool
 from penstock.upstreams.streamable_http_reception import Reception
 
+_MESSAGE: Final = b"message"
+
 
 class Side(Protocol):
     """One era's way of judging what comes for a call it wrote."""
@@ -46,7 +48,18 @@ class Supervisor(Protocol):
 class Flight:
     """One call under way over one borrowed connection; the connection's waiter."""
 
-    __slots__ = ("_call", "_connection", "_follows", "_id", "_is_over", "_pool", "_reception", "_side", "_supervisor")
+    __slots__ = (
+        "_answer",
+        "_call",
+        "_connection",
+        "_follows",
+        "_id",
+        "_is_over",
+        "_pool",
+        "_reception",
+        "_side",
+        "_supervisor",
+    )
 
     def __init__(
         self,
@@ -64,6 +77,7 @@ class Flight:
         self._connection: ClientConnection | None = connection
         self._pool: Final = pool
         self._reception: Reception | None = None
+        self._answer: Answer | None = None
         self._follows: asyncio.Task[Answer] | None = None
         self._is_over = False
 
@@ -82,7 +96,7 @@ class Flight:
         if connection is not None:
             connection.abandon()
             self._give_back(connection)
-            if self._reception is None or self._reception.reply is None:
+            if self._answer is None and (self._reception is None or self._reception.reply is None):
                 self._side.cancelled(self._id)
         self._end(None)
 
@@ -90,6 +104,10 @@ class Flight:
         """The connection's callback for each event; see `Reception.on_event`."""
         reception = self._reception
         if reception is None:
+            if event.event == _MESSAGE:
+                self._answer = self._side.ordinary(event.data, self._id)
+                if self._answer is not None:  # what nearly every stream consists of
+                    return True
             reception = self._reception = self._side.reception(self._call, self._id)
         return reception.on_event(event)
 
@@ -100,8 +118,8 @@ class Flight:
             self._give_back(connection)
         self._call.first_byte_at = response.first_byte_at
         reception = self._reception
-        answer: Answer | None = None
-        if response.status == 200:
+        answer = self._answer
+        if answer is None and response.status == 200:
             if reception is not None:
                 answer = reception.answer()
             elif response.headers.get(b"content-type", b"").startswith(b"application/json"):

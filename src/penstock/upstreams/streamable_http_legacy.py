@@ -59,6 +59,8 @@ _encode = msgspec.json.Encoder().encode
 DECLARED: Final = b"{}"
 """Capabilities declared in `initialize`. None, whatever the caller can do, for as long as a server's requests are not relayed:
 a server must not be led to ask what nobody would answer."""
+_SHARED: Final[Key] = ("shared", DECLARED.decode())
+"""Whose sessions differ in what we declare must not share one."""
 
 
 class NotLegacyAnswer(PenstockError):
@@ -107,7 +109,7 @@ class LegacyHttp:
             NotLegacyAnswer: the server is not legacy, or no longer; the call was not processed.
             ServerError: see `Upstream.call`.
         """
-        key = self._book.key_for(call.caller, DECLARED)
+        key = self._book.key_for(call.caller, _SHARED)
         session = self._book.find(key, self._clock.now()) or await self._open_once(key, call.caller)
         try:
             return await self._carry(session, call)
@@ -116,12 +118,15 @@ class LegacyHttp:
 
     def begin(self, call: Call, connection: ClientConnection, supervisor: Supervisor) -> Flight | None:
         """Write the call at once over a connection on loan; None when its session is not ready for it."""
-        session = self._book.find(self._book.key_for(call.caller, DECLARED), self._clock.now())
-        if session is None or (call.meta and (rank := log_rank(call)) is not None and rank < session.log_rank):
+        session = self._book.find(self._book.key_for(call.caller, _SHARED), self._clock.now())
+        if (
+            session is None
+            or session.side is None
+            or (call.meta and (rank := log_rank(call)) is not None and rank < session.log_rank)
+        ):
             return None
-        side = _SessionSide(self, session)
         head, body, request_id = self._write(session, call)
-        flight = Flight(supervisor, side, call, request_id, connection, self._link.pool)
+        flight = Flight(supervisor, session.side, call, request_id, connection, self._link.pool)
         call.sent_at = monotonic()
         connection.detach_on_cancel = True
         connection.begin(flight, head, body, flight.on_event)
@@ -145,7 +150,7 @@ class LegacyHttp:
         Raises:
             NotLegacyAnswer, ServerError: as for `call`.
         """
-        key = self._book.key_for(caller, DECLARED)
+        key = self._book.key_for(caller, _SHARED)
         return self._book.find(key, self._clock.now()) or await self._open_once(key, caller)
 
     async def close_session(self, name: str) -> None:
@@ -198,8 +203,10 @@ class LegacyHttp:
         if agreement.version >= _VERSION_HEADER_SINCE:
             head += b"mcp-protocol-version: %b\r\n" % agreement.version.encode()
         if session_id is None:
-            key = ("shared", DECLARED.decode())
+            key = _SHARED
         session = LegacySession(key, session_id, agreement.version, agreement.description, head)
+        session.side = _SessionSide(self, session)
+        session.post_head = self._link.post_head + head
         await self._tell(session, encode_notification("notifications/initialized", {}), strict=True)
         for surplus in self._book.add(session, self._clock.now()):
             self._in_background(self._end(surplus))
@@ -347,7 +354,7 @@ class LegacyHttp:
         """Head, body and id of the request."""
         request_id = self._next_id()
         body = encode_request(request_id, call.method, self._params(call, request_id))
-        head = self._link.post_head + session.head
+        head = session.post_head
         if call.headers:
             head += extra_lines(call.headers, with_params=False)
         return head + content_length(body), body, request_id

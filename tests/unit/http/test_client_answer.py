@@ -19,7 +19,7 @@ from tests.unit.http.client_scripted import GET, feed, scripted
 
 OK = b"HTTP/1.1 200 OK\r\n"
 SSE = OK + b"Content-Type: text/event-stream\r\n"
-PACKED = gzip.compress(b'{"a":1}' * 100)
+PACKED = gzip.compress(b'{"a":1}' * 100, mtime=0)
 STREAM = b": hi\n\nid: 1\ndata: one\n\nevent: x\r\ndata: two\r\ndata: three\r\n\r\n"
 
 
@@ -54,7 +54,7 @@ WELL_FORMED: dict[str, tuple[bytes, bytes, int]] = {
     "stream": (SSE + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(STREAM[:9], STREAM[9:30], STREAM[30:]), b"", 2),
     "stream of a length": (SSE + b"Content-Length: %d\r\n\r\n" % len(STREAM) + STREAM, b"", 2),
     "packed stream": (
-        SSE + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(gzip.compress(STREAM)),
+        SSE + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(gzip.compress(STREAM, mtime=0)),
         b"",
         2,
     ),
@@ -236,7 +236,7 @@ TOO_LARGE: dict[str, bytes] = {
     "chunked body": OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"a" * 600, b"a" * 401),
     "single chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"a" * 1001),
     "body until the end": OK + b"\r\n" + b"a" * 1001,
-    "unpacked body": OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"a" * 1001),
+    "unpacked body": OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"a" * 1001, mtime=0),
     "event": SSE + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"data: " + b"a" * 120 + b"\n\n"),
     "event without end": SSE + b"\r\ndata: " + b"a" * 120,
     "header value": OK + b"Content-Length: 0\r\nX: " + b"a" * 600 + b"\r\n\r\n",
@@ -396,7 +396,7 @@ def test_after_the_callback_closed_the_connection_no_more_is_unpacked() -> None:
             connection.close()
             return False
 
-        body = gzip.compress(b"data: a\n\n" * 100_000)
+        body = gzip.compress(b"data: a\n\n" * 100_000, mtime=0)
         wire = SSE + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         with pytest.raises(ConnectionLost):
             await feed(transport, connection.request(GET, b"", take), [wire])

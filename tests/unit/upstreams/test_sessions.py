@@ -24,12 +24,12 @@ def legacy(name: str | None) -> Caller:
 
 def test_only_legacy_client_sessions_have_one_of_their_own() -> None:
     sessions = book()
-    assert sessions.key_for(legacy("a"), b"{}") == ("own", "a")
-    assert sessions.key_for(legacy(None), b"{}") == ("shared", "{}")
-    assert sessions.key_for(Caller(Era.MODERN, "2026-07-28", "a"), b"{}") == ("shared", "{}")
-    assert book(shares_all=True).key_for(legacy("a"), b"{}") == ("shared", "{}")
+    assert sessions.key_for(legacy("a"), ("shared", "{}")) == ("own", "a")
+    assert sessions.key_for(legacy(None), ("shared", "{}")) == ("shared", "{}")
+    assert sessions.key_for(Caller(Era.MODERN, "2026-07-28", "a"), ("shared", "{}")) == ("shared", "{}")
+    assert book(shares_all=True).key_for(legacy("a"), ("shared", "{}")) == ("shared", "{}")
     sessions.add(session(("shared", "{}"), None), 0)
-    assert sessions.key_for(legacy("a"), b"{}") == ("shared", "{}")
+    assert sessions.key_for(legacy("a"), ("shared", "{}")) == ("shared", "{}")
 
 
 def test_the_longest_unused_makes_room_but_not_one_with_a_call_in_flight() -> None:
