@@ -4,6 +4,7 @@ Knows: the order of policies. Does not know: what any of them does. A policy tha
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from penstock.policies.interface import Handle, Policy, Start
@@ -24,13 +25,5 @@ def fold_start(policies: Sequence[Policy], start: Start) -> Start | None:
 
 def _fold(policies: Sequence[Policy], last: Callable[[Call], T]) -> Callable[[Call], T]:
     for policy in reversed(policies):
-        last = _wrap(policy, last)
+        last = partial(policy, last)  # no frame of its own
     return last
-
-
-def _wrap(policy: Policy, proceed: Callable[[Call], T]) -> Callable[[Call], T]:
-    def step(call: Call) -> T:
-        result: T = policy(call, proceed)
-        return result
-
-    return step

@@ -63,7 +63,7 @@ class Worker:
     def _post(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
         request = exchange.request
         message = decode(request.body)
-        if isinstance(message, Request):
+        if type(message) is Request:
             if facts.is_modern or is_modern(None, message):
                 self._modern.request(exchange, view, message, facts)
             else:

@@ -49,7 +49,6 @@ class AnswerReader:
     __slots__ = (
         "_body",
         "_buffer",
-        "_busy",
         "_decoder",
         "_events",
         "_has_begun",
@@ -68,6 +67,7 @@ class AnswerReader:
         "_parser",
         "_repeated",
         "_status",
+        "is_busy",
         "keep_alive_seconds",
         "on_keep_alive",
     )
@@ -81,7 +81,8 @@ class AnswerReader:
         self._length_digits: Final = len(str(limits.response_bytes))
         self._parser: httptools.HttpResponseParser | None = None
         self._keep_alive_header = b""
-        self._busy = False
+        self.is_busy = False
+        """An answer is still to end."""
         self._reset(None)
 
     def _answer(self, body: bytes) -> None:
@@ -130,7 +131,7 @@ class AnswerReader:
     # httptools callbacks
 
     def on_message_begin(self) -> None:
-        if not self._busy:
+        if not self.is_busy:
             raise BadResponse("the server sent more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -150,7 +151,7 @@ class AnswerReader:
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        if parser is None or not self._busy:
+        if parser is None or not self.is_busy:
             raise BadResponse("the server sent more than one answer")
         status = parser.get_status_code()
         headers = self._headers
@@ -180,7 +181,7 @@ class AnswerReader:
 
     def on_body(self, data: bytes) -> None:
         self._has_moved = True
-        if not self._busy:
+        if not self.is_busy:
             raise BadResponse("the server sent a body where none belongs")
         if self._mode == _DISCARD:
             return
@@ -193,7 +194,7 @@ class AnswerReader:
                 return
 
     def on_message_complete(self) -> None:
-        if not self._busy:
+        if not self.is_busy:
             return
         if self._head_done:
             self._finish()

@@ -28,7 +28,7 @@ _PIECE_BYTES: Final = 256 * 1024
 class Waiter(Protocol):
     """Who waits for an answer; told exactly one of the two, once, unless it abandoned the request before."""
 
-    def settle(self, response: Response) -> None:
+    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes, first_byte_at: float) -> None:
         """The answer is there; the connection is idle again, or busy with the rest of a stream, or closed."""
 
     def lose(self, error: BaseException) -> None:
@@ -38,9 +38,9 @@ class Waiter(Protocol):
 class Awaited(asyncio.Future[Response]):
     """A waiter that is awaited."""
 
-    def settle(self, response: Response) -> None:
+    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes, first_byte_at: float) -> None:
         if not self.done():
-            self.set_result(response)
+            self.set_result(Response(status, headers, body, first_byte_at))
 
     def lose(self, error: BaseException) -> None:
         if not self.done():
@@ -98,19 +98,14 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         """It will never take a request again; see `is_closed`."""
 
     def __repr__(self) -> str:
-        state = "closed" if self.is_closed() else "idle" if not self._busy else "busy" if self._waiter else "draining"
+        state = "closed" if self.is_closed() else "idle" if not self.is_busy else "busy" if self._waiter else "draining"
         return f"<ClientConnection {self.origin} {state} | requests {self.requests_done}>"
 
     # what a pool asks
 
     def is_idle(self) -> bool:
         """Whether it can take a request now."""
-        return not self._busy and not self.is_closed()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether an answer is still to end."""
-        return self._busy
+        return not self.is_busy and not self.is_closed()
 
     def is_closed(self) -> bool:
         """Whether it will never take a request again."""
@@ -119,11 +114,11 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
     def has_expired(self, now: float) -> bool:
         """Whether the server's own keep-alive limit is over, or so close that a request could cross its closing."""
         limit = self.keep_alive_seconds
-        return limit is not None and not self._busy and now - self.idle_since >= max(limit - 1.0, limit / 2)
+        return limit is not None and not self.is_busy and now - self.idle_since >= max(limit - 1.0, limit / 2)
 
     def close(self) -> None:
         """End it: at once when a request is on the way, else in good order. Idempotent."""
-        if self._busy:
+        if self.is_busy:
             self._fail(ConnectionLost(f"the connection to {self.origin} was closed here"))
         elif not self.is_over:
             self.is_over = True
@@ -161,7 +156,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             ResponseTooLarge, BadResponse: the answer breaks a limit or the rules.
             CancelledError: the connection is closed, unless `detach_on_cancel`.
         """
-        if self._busy:
+        if self.is_busy:
             raise RuntimeError(f"{self!r} takes one request at a time")
         transport = self._transport
         if transport is None or self.is_over or transport.is_closing():
@@ -174,10 +169,13 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         else:
             self._on_event = on_event
         self._first_byte_at = 0.0
-        self._busy = True
+        self.is_busy = True
         self._is_head = head.startswith(b"HEAD ")
         self._waiter = waiter
         transport.write(head + body if len(body) <= _ONE_WRITE_BYTES else head)
+        if transport.is_closing():  # uvloop writes later, and finds out later: then nobody knows what the server got
+            self._abort()
+            raise ConnectionLost(f"the connection to {self.origin} was closed by the server", unprocessed=True)
         if len(body) > _ONE_WRITE_BYTES:
             self._unsent = memoryview(body)
             self._write_on()
@@ -192,7 +190,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     def abandon(self) -> None:
         """The awaiter was cancelled: close the connection, unless `detach_on_cancel`."""
-        if not self._busy:
+        if not self.is_busy:
             return
         if self.detach_on_cancel:
             self._waiter = None
@@ -212,7 +210,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
-        if not self._busy or parser is None:
+        if not self.is_busy or parser is None:
             self._abort()  # nothing was asked: whatever this is, it must not become the answer to the next request
             return
         is_first = self._first_byte_at == 0.0
@@ -232,10 +230,13 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(BadResponse(f"the answer of {self.origin} is not valid HTTP/1.1: {error}"))
         else:
-            if self.is_busy:
-                self._await_rest(len(data))
-            elif is_first and not self.is_over and not self._is_head and not self._interim:
-                self._repeated_head = RepeatedHead.learn(data, self._status, self._headers)
+            self._after_read(data, is_first=is_first)
+
+    def _after_read(self, data: bytes, *, is_first: bool) -> None:
+        if self.is_busy:
+            self._await_rest(len(data))
+        elif is_first and not self.is_over and not self._is_head and not self._interim:
+            self._repeated_head = RepeatedHead.learn(data, self._status, self._headers)
 
     def eof_received(self) -> None:
         self._end(None)
@@ -263,7 +264,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            waiter.settle(Response(self._status, self._headers, body, self._first_byte_at))
+            waiter.settle(self._status, self._headers, body, self._first_byte_at)
 
     def _take_repeated(self, repeated: RepeatedHead, read: bytes) -> bool:
         """Take an answer whose head was judged before; False when the parser must look after all."""
@@ -281,14 +282,14 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             except Exception as error:  # the caller's own, raised where it waits: as from the parser's callbacks
                 self._fail(error)
                 return True
-            if not self._busy:  # the callback closed the connection
+            if not self.is_busy:  # the callback closed the connection
                 return True
         self._waiter = None
         self._on_event = None
-        self._busy = False
+        self.is_busy = False
         self.idle_since = self._first_byte_at
         self.requests_done += 1
-        waiter.settle(Response(repeated.status, repeated.headers, body, self._first_byte_at))
+        waiter.settle(repeated.status, repeated.headers, body, self._first_byte_at)
         return True
 
     def _finish(self) -> None:
@@ -296,7 +297,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         body = b"" if waiter is None else self._whole_body()
         self._waiter = None
         self._forget()
-        self._busy = False
+        self.is_busy = False
         self.idle_since = monotonic()
         self.requests_done += 1
         if not self._keep_alive or self._unsent is not None:
@@ -304,7 +305,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         if waiter is None:
             self._settle()
         else:
-            waiter.settle(Response(self._status, self._headers, body, self._first_byte_at))
+            waiter.settle(self._status, self._headers, body, self._first_byte_at)
 
     def _close_after_answer(self) -> None:
         """The server closes, or took only part of the body: there is no next request here."""
@@ -335,7 +336,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         """The server sends no more."""
         if self.is_over:
             return
-        if self._busy and exc is None and self._ends_by_closing():
+        if self.is_busy and exc is None and self._ends_by_closing():
             self._keep_alive = False
             try:
                 self._finish()
@@ -356,9 +357,9 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     def _abort(self) -> None:
         """Close without waiting for anything, and forget the request."""
-        has_outlived = self._busy and self._waiter is None
+        has_outlived = self.is_busy and self._waiter is None
         self.is_over = True
-        self._busy = False
+        self.is_busy = False
         self._waiter = self._unsent = None
         self._forget()
         if self._transport is not None:
@@ -384,7 +385,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
     def _look(self) -> None:
         """The timer went off; the answer it was set for may be long over, and another one be running on."""
         self._watch = None
-        if not self._busy or self._waiter is not None or self._drain_until == 0.0:
+        if not self.is_busy or self._waiter is not None or self._drain_until == 0.0:
             return
         left = self._drain_until - monotonic()
         if left > 0.001:

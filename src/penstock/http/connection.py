@@ -194,6 +194,11 @@ class ServerConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _read_head(self, data: bytes) -> None:
+        remembered = self._remembered_head
+        if remembered is not None and data.startswith(self._remembered):
+            self._stash = b""
+            self._take_body(remembered, data, len(self._remembered))
+            return
         if data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines ahead of a request are tolerated
             data = EMPTY_LINES.sub(b"", data, count=1)
         end = data.find(b"\r\n\r\n")
@@ -207,16 +212,17 @@ class ServerConnection(asyncio.Protocol):
             self._refuse_large_head(data)
             return
         block = data[:end]
-        if block == self._remembered:
-            head = cast(Head, self._remembered_head)
-        else:
-            judged = self._host.head_parser.parse(block)
-            if isinstance(judged, Refusal):
-                self._refuse(judged)
-                return
-            head = judged
-            if end <= REMEMBERED_HEAD_BYTES:
-                self._remembered, self._remembered_head = block, head
+        head = self._host.head_parser.parse(block)
+        if isinstance(head, Refusal):
+            self._refuse(head)
+            return
+        if end <= REMEMBERED_HEAD_BYTES:
+            self._remembered, self._remembered_head = block, head
+        self._take_body(head, data, end)
+
+    def _take_body(self, head: Head, data: bytes, end: int) -> None:
+        """After a header block that ends at `end`."""
+        limits = self._host.limits
         length = head.content_length
         if not head.is_chunked and len(data) - end >= length:
             stop = end + length

@@ -46,7 +46,7 @@ class Deadline:
         idle, total = self._settings.idle_seconds, self._settings.total_seconds
         return f"<Deadline {self._server} {idle:g} s idle, {total:g} s in all [{len(self.running)} calls]>"
 
-    def __call__(self, call: Call, proceed: Callable[[Call], T]) -> T:
+    def __call__(self, proceed: Callable[[Call], T], call: Call) -> T:
         """Watch the call from here on; `leave` ends that."""
         self.running.add(call)
         call.watch = self

@@ -22,6 +22,6 @@ class Policy(Protocol):
         """
         ...
 
-    def __call__(self, call: Call, proceed: Callable[[Call], Any]) -> Any:
+    def __call__(self, proceed: Callable[[Call], Any], call: Call) -> Any:
         """What `proceed` returns, or a coroutine that ends with an answer."""
         ...

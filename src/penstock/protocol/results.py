@@ -91,7 +91,7 @@ def to_modern(raw: bytes, method: str, *, server_info: bytes = b"") -> bytes | F
     Adds `resultType`, on the six cacheable methods also `ttlMs` 0 and `cacheScope` private where they are missing, and
     `serverInfo` to its `_meta` when `server_info` (a JSON object) is given.
     """
-    if method == "tools/call" and not server_info and raw.startswith(b'{"') and b"resultType" not in raw:
+    if method == "tools/call" and not server_info and raw.startswith(b'{"') and _names_in_plain(raw, 0):
         return b'{"resultType":"complete",' + raw[1:]
     try:
         marks = _decode_marks(raw)
@@ -172,12 +172,17 @@ _decode_call_marks = msgspec.json.Decoder(_CallMarks).decode
 _COMPLETE: Final = b'"resultType":"complete"'
 
 
+def _names_in_plain(raw: bytes, times: int) -> bool:
+    """Whether `resultType` stands there that often, and cannot stand there in another spelling as well."""
+    return raw.count(b"resultType") == times and b"\\u" not in raw
+
+
 def _to_legacy_quickly(raw: bytes) -> bytes | None:
     """The result of a tool without its `resultType`, cut out of the bytes; None where more than that must change.
 
     The member is at the top level, and the only one of its name: then the bytes can be nothing else.
     """
-    if raw.count(b"resultType") != 1:
+    if not _names_in_plain(raw, 1):
         return None
     try:
         marks = _decode_call_marks(raw)

@@ -41,6 +41,11 @@ class Side(Protocol):
 class Supervisor(Protocol):
     """The upstream both sides belong to: it knows what to try when a server does not fit its era any more."""
 
+    @property
+    def name(self) -> str:
+        """The server's."""
+        ...
+
     async def follow(self, call: Call, work: Coroutine[Any, Any, Answer]) -> Answer:
         """The outcome of a side's second thoughts."""
 
@@ -111,23 +116,26 @@ class Flight:
             reception = self._reception = self._side.reception(self._call, self._id)
         return reception.on_event(event)
 
-    def settle(self, response: Response) -> None:
+    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes, first_byte_at: float) -> None:
         """The connection has the answer."""
         connection = self._connection
         if connection is not None:
             self._give_back(connection)
-        self._call.first_byte_at = response.first_byte_at
+        self._call.first_byte_at = first_byte_at
         reception = self._reception
         answer = self._answer
-        if answer is None and response.status == 200:
+        if answer is None and status == 200:
             if reception is not None:
                 answer = reception.answer()
-            elif response.headers.get(b"content-type", b"").startswith(b"application/json"):
-                answer = self._side.ordinary(response.body, self._id)
-        if answer is not None:
-            self._end(answer)
-        else:
-            self._think_again(response)
+            elif headers.get(b"content-type", b"").startswith(b"application/json"):
+                answer = self._side.ordinary(body, self._id)
+        if answer is None:
+            self._think_again(Response(status, headers, body, first_byte_at))
+            return
+        self._is_over = True
+        on_end = self._call.on_end
+        if on_end is not None:
+            on_end(answer)
 
     def lose(self, error: BaseException) -> None:
         """The connection has failed, or the reception refused what came."""
@@ -139,7 +147,9 @@ class Flight:
         elif isinstance(error, ServerError):
             self._follow(_raise(error))
         else:
-            self._follow(_raise(ServerMisbehaved(self._call.method, f"its answer could not be taken in: {error!r}")))
+            self._follow(
+                _raise(ServerMisbehaved(self._supervisor.name, f"its answer could not be taken in: {error!r}"))
+            )
 
     def _think_again(self, came: Response | RequestFailed) -> None:
         reception = self._reception
@@ -170,9 +180,8 @@ class Flight:
             self._end(task.result())
         elif isinstance(error, ServerError):
             self._end(error)
-        else:
-            self._end(None)
-            raise error
+        else:  # a fault of ours, which must not leave the client waiting
+            self._end(ServerMisbehaved(self._supervisor.name, f"its answer could not be taken in: {error!r}"))
 
     def _end(self, outcome: Answer | ServerError | None) -> None:
         self._is_over = True

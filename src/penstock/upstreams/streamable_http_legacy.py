@@ -357,7 +357,7 @@ class LegacyHttp:
         head = session.post_head
         if call.headers:
             head += extra_lines(call.headers, with_params=False)
-        return head + content_length(body), body, request_id
+        return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, request_id
 
     def _params(self, call: Call, request_id: bytes) -> dict[str, Raw]:
         meta = call.meta

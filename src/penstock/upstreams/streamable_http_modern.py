@@ -43,6 +43,7 @@ from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
 
 MODERN_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION})
 _MAX_HEADS: Final = 2048
+_TOOLS_CALL: Final = b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":{"name":%b,"arguments":%b,"_meta":%b}}'
 _MAX_PAGES: Final = 50
 _encode = msgspec.json.Encoder().encode
 
@@ -146,13 +147,15 @@ class ModernHttp:
         """Head, body and id of the request."""
         self._last_id += 1
         request_id = b"%d" % self._last_id
-        params = call.params.copy()
-        params["_meta"] = self._meta(call, request_id)
-        body = encode_request(request_id, call.method, params)
+        params, meta = call.params, self._meta(call, request_id)
+        if len(params) == 2 and call.method == "tools/call" and "arguments" in params and "name" in params:
+            body = _TOOLS_CALL % (request_id, params["name"], params["arguments"], meta)  # what nearly every request is
+        else:
+            body = encode_request(request_id, call.method, params | {"_meta": meta})
         head = self._heads.get((call.method, call.name)) or self._new_head(call.method, call.name)
         if call.headers or self._param_rules:
             head += extra_lines(self._call_headers(call), with_params=True)
-        return head + content_length(body), body, request_id
+        return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, request_id
 
     async def discover(self, caller: Caller | None = None) -> DiscoverVerdict:
         """What the server says of itself and the revision in common; or that it is not modern, or not in our revisions.

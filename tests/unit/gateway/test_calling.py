@@ -210,7 +210,7 @@ class Step:
         self.name, self.is_transparent = name, is_transparent
         self.seen: list[str] = []
 
-    def __call__(self, call: Call, proceed: Callable[[Call], Any]) -> Any:
+    def __call__(self, proceed: Callable[[Call], Any], call: Call) -> Any:
         self.seen.append(call.method)
         return (self.name, proceed(call))
 

@@ -28,7 +28,7 @@ def watched(deadline: Deadline, started_at: float = 100.0) -> tuple[Call, Cancel
     call = Call("tools/call", {}, caller=CALLER, started_at=started_at)
     task: Any = Cancellable()
     call.task = task
-    deadline(call, _proceed)
+    deadline(_proceed, call)
     return call, task
 
 
@@ -43,7 +43,7 @@ async def answered(_call: Call) -> Answer:
 async def test_a_call_in_time_is_answered_and_forgotten() -> None:
     deadline = Deadline("weather", DeadlineSettings())
     call = Call("tools/call", {}, caller=CALLER, started_at=1.0)
-    assert await deadline(call, answered) is ANSWER
+    assert await deadline(answered, call) is ANSWER
     assert (call.watch, deadline.running) == (deadline, {call})
     deadline.leave(call)
     deadline.leave(call)
@@ -108,7 +108,7 @@ async def test_the_clock_hand_turns_while_there_are_servers_and_stops_with_the_l
     deadline = Deadline("weather", DeadlineSettings(0.001, 900.0))
     call = Call("tools/call", {}, caller=CALLER, started_at=0.001)  # long ago, by the machine's clock
     call.task = asyncio.create_task(asyncio.Event().wait())
-    deadline(call, _proceed)
+    deadline(_proceed, call)
     sweep.add(deadline)
     sweep.add(Deadline("other", DeadlineSettings()))
     with pytest.raises(asyncio.CancelledError):

@@ -97,7 +97,7 @@ class RunningCall:
     def ended(self, outcome: Answer | ServerError | None) -> None:
         """The call is over: answered, failed, or cancelled (None). Answer the client and count it."""
         try:
-            self._end(outcome)
+            self._answer(outcome, monotonic())
         except Exception as error:  # called by a server's connection, which must not suffer for a fault of ours
             self._exchange.failed(error)
 
@@ -108,13 +108,13 @@ class RunningCall:
         except ServerError as error:
             outcome = error
         except asyncio.CancelledError:
-            self._end(None)
+            self.ended(None)
             raise
-        self._end(outcome)
+        self.ended(outcome)
 
-    def _end(self, outcome: Answer | ServerError | None) -> None:
-        call, watch = self._call, self._call.watch
-        answered_at = monotonic()
+    def _answer(self, outcome: Answer | ServerError | None, answered_at: float) -> None:
+        call = self._call
+        watch = call.watch
         if self._session is not None:
             self._session.in_flight.pop(self._request_id, None)
         if watch is not None:
@@ -123,7 +123,8 @@ class RunningCall:
                 outcome = watch.refusal(call)
         if type(outcome) is Result:
             status, body = self._form.result(call.method, outcome, self._request_id)
-            kind = _kind_of(outcome)
+            is_error = outcome.is_error
+            kind = _kind_of(outcome) if is_error is None else "tool_error" if is_error else "ok"
         elif outcome is None:
             self._end_cancelled(answered_at)
             return
@@ -138,20 +139,19 @@ class RunningCall:
             self._stream.finish(encode_event(body))  # its status and headers have long gone out
         else:
             self._exchange.respond(status, body, headers=self._timing(answered_at) if self._facts.wants_timing else b"")
-        self._record(kind, answered_at, monotonic())
+        sent_at = call.sent_at
+        upstream = answered_at - sent_at if sent_at else 0.0
+        # upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead
+        self._route.cell.record(kind, monotonic() - call.started_at - upstream, upstream)
 
     def _end_cancelled(self, now: float) -> None:
         """Nobody wants the answer. A legacy client that cancelled gets a stream that carries nothing more."""
-        self._record("cancelled", now, now)
+        call = self._call
+        upstream = now - call.sent_at if call.sent_at else 0.0
+        self._route.cell.record("cancelled", now - call.started_at - upstream, upstream)
         if self._session is not None:
             stream = self._stream if self._stream is not None else self._exchange.open_stream()
             stream.finish()
-
-    def _record(self, kind: str, answered_at: float, done_at: float) -> None:
-        """Upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead."""
-        call = self._call
-        upstream = answered_at - call.sent_at if call.sent_at else 0.0
-        self._route.cell.record(kind, done_at - call.started_at - upstream, upstream)
 
     def _timing(self, answered_at: float) -> bytes:
         call = self._call
@@ -179,10 +179,8 @@ class _Waiting:
 
 
 def _kind_of(result: Result) -> str:
-    """Whether a tool says it failed; most results were looked into already, or hold no such word."""
-    if result.is_error is None:
-        if b'"isError"' not in result.raw:
-            return "ok"
-        head = classify(result.raw)
-        return "tool_error" if isinstance(head, Fault) or head.is_error else "ok"
-    return "tool_error" if result.is_error else "ok"
+    """Whether a tool says it failed, of a result nobody has looked into."""
+    if b'"isError"' not in result.raw:
+        return "ok"
+    head = classify(result.raw)
+    return "tool_error" if isinstance(head, Fault) or head.is_error else "ok"

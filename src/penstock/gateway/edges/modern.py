@@ -6,7 +6,7 @@ The order of the checks: envelope, headers against body, `_meta`, version, metho
 basic/index (`_meta`), basic/transports/streamable-http (Server Validation), basic/versioning.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -61,13 +61,8 @@ class ModernForm:
 _FORM: Final = ModernForm()
 
 
-class Judged(NamedTuple):
-    """A request in order: what its method needs, who sends it, what else its `_meta` holds, what it is about."""
-
-    rule: MethodRule
-    caller: Caller
-    meta: dict[str, msgspec.Raw] | None
-    name: str | None
+Judged = tuple[MethodRule, Caller, dict[str, msgspec.Raw] | None, str | None]
+"""A request in order: what its method needs, who sends it, what else its `_meta` holds, what it is about."""
 
 
 class ModernEdge:
@@ -91,7 +86,7 @@ class ModernEdge:
         if isinstance(judged, Refusal):
             self._refuse(exchange, request.id, judged.code, judged.message, judged.data)
             return
-        rule = judged.rule
+        rule = judged[0]
         if rule.kind in _CALLS:
             self._start_call(exchange, view, request, judged, facts)
         elif rule.kind == "list" or request.method == "server/discover":
@@ -102,7 +97,7 @@ class ModernEdge:
         else:
             self._refuse(exchange, request.id, METHOD_NOT_FOUND, f"Method not found: {request.method}")
 
-    def _judge(self, headers: dict[bytes, bytes], request: Request, facts: HeadFacts) -> "Judged | Refusal":
+    def _judge(self, headers: dict[bytes, bytes], request: Request, facts: HeadFacts) -> Judged | Refusal:
         """What `protocol.admission.admit` says, but quick where a `_meta` was seen before and header and body agree."""
         params = request.params
         raw = params.get("_meta")
@@ -118,9 +113,9 @@ class ModernEdge:
             if bytes(written) != facts.name_json and name_of(params, rule.name_field) != name:
                 return self._judge_all(headers, request)
         del params["_meta"]
-        return Judged(rule, caller, None, name)
+        return rule, caller, None, name
 
-    def _judge_all(self, headers: dict[bytes, bytes], request: Request) -> "Judged | Refusal":
+    def _judge_all(self, headers: dict[bytes, bytes], request: Request) -> Judged | Refusal:
         admitted = admit(headers, request)
         if isinstance(admitted, Refusal):
             return admitted
@@ -133,7 +128,7 @@ class ModernEdge:
             if len(self._callers) >= _KNOWN_CALLERS:
                 del self._callers[next(iter(self._callers))]
             self._callers[key] = caller
-        return Judged(admitted.rule, caller, meta.rest or None, admitted.name)
+        return admitted.rule, caller, meta.rest or None, admitted.name
 
     def _start_call(self, exchange: Exchange, view: View, request: Request, judged: Judged, facts: HeadFacts) -> None:
         rule, caller, meta, name = judged
@@ -141,7 +136,7 @@ class ModernEdge:
         if name is None:
             route = completion_route(view, params)
         else:
-            route = view.find(request.method, name)
+            route = view.routes[request.method].get(name) or view.find(request.method, name)
         if route is None:
             self._refuse(exchange, request.id, INVALID_PARAMS, unknown_name(request.method, name), status=200)
             return
