@@ -50,6 +50,7 @@ SERVER_INFO: Final = msgspec.json.encode({"name": "penstock", "title": "Penstock
 DEMO: Final = "demo"
 _MIB: Final = 1024 * 1024
 _M_TRIM_THRESHOLD: Final = -1
+_M_TOP_PAD: Final = -2
 _M_MMAP_THRESHOLD: Final = -3
 HURRY_SECONDS: Final = 0.3
 """What servers are given to be let go of, twice, after a second signal."""
@@ -458,7 +459,8 @@ def tune_allocator() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 4 * _MIB)
-        mallopt(_M_TRIM_THRESHOLD, 32 * _MIB)
+        mallopt(_M_TRIM_THRESHOLD, 64 * _MIB)
+        mallopt(_M_TOP_PAD, 4 * _MIB)
 
 
 def raise_descriptor_limit() -> int:

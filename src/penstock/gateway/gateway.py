@@ -163,7 +163,7 @@ class Gateway:
 
     async def _forget_when_idle(self, server: HostedServer) -> None:
         """Go on watching the time of its last calls."""
-        while server.in_flight:
+        while server.deadline.running:
             await self._clock.sleep(0.1)
         self._sweep.forget(server.deadline)
 

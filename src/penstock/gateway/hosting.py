@@ -51,6 +51,8 @@ class HostedServer:
         """Whether the listing is from an earlier run and not yet confirmed."""
         self.failure: PenstockError | None = None
         self.deadline: Final = Deadline(settings.name, settings.deadline)
+        self._earlier: list[Deadline] = []
+        """Deadlines under which calls went out before the settings changed."""
         self.checked_at = -1e9
         """Clock time of the last finished attempt to list."""
         self.attempts_failed = 0
@@ -69,12 +71,13 @@ class HostedServer:
         renewed.attempts_failed = self.attempts_failed
         if self.first_attempt.is_set():
             renewed.first_attempt.set()
+        renewed._earlier = [*(deadline for deadline in self._earlier if deadline.running), self.deadline]
         return renewed
 
     @property
     def in_flight(self) -> int:
-        """Calls under way."""
-        return len(self.deadline.running)
+        """Calls under way, those included that began under earlier settings."""
+        return len(self.deadline.running) + sum(len(deadline.running) for deadline in self._earlier)
 
     @property
     def state(self) -> str:

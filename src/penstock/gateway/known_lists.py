@@ -6,6 +6,7 @@ target (URL or command): the fingerprint in the file must match, else it is as i
 
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +47,7 @@ class KnownLists:
 
     def save(self, server: str, fingerprint: str, listing: Listing) -> None:
         path = self._folder / f"{server}.json"
-        draft = path.with_suffix(f".{os.getpid()}.new")
+        draft = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.new")  # two may be writing at a time
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft.write_bytes(msgspec.json.encode(_Kept(fingerprint, listing)))

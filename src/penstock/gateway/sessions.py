@@ -50,11 +50,16 @@ class ClientSession:
         self.expires: Final = expires
         """Seconds since 1970."""
         self.log_level: msgspec.Raw | None = None
-        self.in_flight: dict[bytes, Cancellable] = {}
-        """By request id."""
+        self.in_flight: dict[Cancellable, bytes] = {}
+        """Each call with its request's id; a careless client, or two that share a session, may give one id to several."""
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.key[:8]} {self.caller.revision} [{len(self.in_flight)} in flight]>"
+
+    def cancel(self, request_id: bytes) -> None:
+        """End what runs under that id."""
+        for task in [task for task, its_id in self.in_flight.items() if its_id == request_id]:
+            task.cancel()
 
 
 class Sessions:
@@ -104,7 +109,7 @@ class Sessions:
         self._ended[session.key] = None
         if len(self._ended) > self._limit:
             self._ended.popitem(last=False)
-        for task in list(session.in_flight.values()):
+        for task in list(session.in_flight):
             task.cancel()
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:

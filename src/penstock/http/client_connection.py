@@ -282,8 +282,13 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             except Exception as error:  # the caller's own, raised where it waits: as from the parser's callbacks
                 self._fail(error)
                 return True
-            if not self.is_busy:  # the callback closed the connection
+            if self._waiter is not waiter:  # the callback abandoned the request, or closed the connection
+                if self.is_busy:
+                    self._keep_alive = True
+                    self._finish()
                 return True
+        elif len(body) > self._limits.response_bytes:
+            return False
         self._waiter = None
         self._on_event = None
         self.is_busy = False

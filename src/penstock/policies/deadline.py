@@ -127,6 +127,8 @@ class DeadlineSweep:
 
     def _tick(self) -> None:
         self._timer = None
-        self.sweep(monotonic())
-        if self._deadlines:
-            self._schedule()
+        try:
+            self.sweep(monotonic())
+        finally:  # a fault in ending one call must not leave all others without their time limit
+            if self._deadlines:
+                self._schedule()

@@ -99,6 +99,9 @@ class StreamableHttpUpstream:
             flight = (self._modern if era is Era.MODERN else self._legacy).begin(call, connection, self)
         except ConnectionLost:  # it was dead already: nothing was written
             flight = None
+        except BaseException:
+            pool.give_back(connection, discard=True)
+            raise
         if flight is None:
             pool.give_back(connection)
         else:

@@ -96,7 +96,8 @@ class Flight:
             return
         connection = self._connection
         if self._follows is not None:
-            self._follows.cancel()  # and `_followed` says so
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._follows.cancel)  # once it has begun: then `_followed` says so, and the server is told
             return
         if connection is not None:
             connection.abandon()

@@ -43,6 +43,8 @@ from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
 
 MODERN_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION})
 _MAX_HEADS: Final = 2048
+_MAX_KEPT_NAME: Final = 512
+"""Characters: a client can write URIs of megabytes."""
 _TOOLS_CALL: Final = b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":{"name":%b,"arguments":%b,"_meta":%b}}'
 _MAX_PAGES: Final = 50
 _encode = msgspec.json.Encoder().encode
@@ -217,6 +219,8 @@ class ModernHttp:
 
     def _new_head(self, method: str, name: str | None) -> bytes:
         head = self._link.post_head + standard_headers(self.version, method, name)
+        if name is not None and len(name) > _MAX_KEPT_NAME:
+            return head
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
         self._heads[method, name] = head

@@ -60,6 +60,8 @@ def answer_batch(edge: LegacyEdge, exchange: Exchange, view: View, facts: HeadFa
     if edge.is_refused(exchange, view, facts):
         return  # a client that lost its session must be told so by the status of the whole
     members = _Members(exchange, len(items))
+    headers = {name: value for name, value in exchange.request.headers.items() if name != b"accept"}
+    facts = HeadFacts(headers, facts.admittance)  # a member takes no stream: nobody could tell whose events they are
     for index, item in enumerate(items):
         link = _MemberLink(members, index)
         if isinstance(item, Fault):

@@ -74,12 +74,18 @@ class RunningCall:
         call.notify = self.notify
         call.on_end = self.ended
         start = self._route.start
-        task: Cancellable | None = start(call) if start is not None else None
+        task: Cancellable | None = None
+        if start is not None:
+            try:
+                task = start(call)
+            except Exception:  # a fault of ours, which the connection logs and answers
+                self._leave()
+                raise
         if task is None:
             task = _Waiting(self._exchange.spawn(self._run(call)))
         call.task = task
         if self._session is not None:
-            self._session.in_flight[self._request_id] = task
+            self._session.in_flight[task] = self._request_id
         return task
 
     def notify(self, method: str, params: dict[str, msgspec.Raw]) -> None:
@@ -110,17 +116,16 @@ class RunningCall:
         except asyncio.CancelledError:
             self.ended(None)
             raise
+        except Exception:  # a fault of ours, which the exchange logs and answers
+            self._leave()
+            raise
         self.ended(outcome)
 
     def _answer(self, outcome: Answer | ServerError | None, answered_at: float) -> None:
         call = self._call
-        watch = call.watch
-        if self._session is not None:
-            self._session.in_flight.pop(self._request_id, None)
-        if watch is not None:
-            watch.leave(call)
-            if outcome is None:
-                outcome = watch.refusal(call)
+        self._leave()
+        if outcome is None and call.watch is not None:
+            outcome = call.watch.refusal(call)
         if type(outcome) is Result:
             status, body = self._form.result(call.method, outcome, self._request_id)
             is_error = outcome.is_error
@@ -144,14 +149,27 @@ class RunningCall:
         # upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead
         self._route.cell.record(kind, monotonic() - call.started_at - upstream, upstream)
 
+    def _leave(self) -> None:
+        """The call is under way no longer."""
+        call = self._call
+        if self._session is not None and call.task is not None:
+            self._session.in_flight.pop(call.task, None)
+        if call.watch is not None:
+            call.watch.leave(call)
+
     def _end_cancelled(self, now: float) -> None:
-        """Nobody wants the answer. A legacy client that cancelled gets a stream that carries nothing more."""
+        """Nobody wants the answer. A legacy client that cancelled gets a stream that carries nothing more.
+
+        A client that is still there and did not cancel, as nobody without a session can but by leaving, is not left waiting.
+        """
         call = self._call
         upstream = now - call.sent_at if call.sent_at else 0.0
         self._route.cell.record("cancelled", now - call.started_at - upstream, upstream)
         if self._session is not None:
             stream = self._stream if self._stream is not None else self._exchange.open_stream()
             stream.finish()
+        else:
+            self._exchange.failed(None)
 
     def _timing(self, answered_at: float) -> bytes:
         call = self._call

@@ -178,9 +178,8 @@ class LegacyEdge:
         if notification.method != "notifications/cancelled" or session is None:
             return  # without a session nobody can tell whose id it is
         request_id = notification.params.get("requestId")
-        task = session.in_flight.get(bytes(request_id)) if request_id is not None else None
-        if task is not None:
-            task.cancel()
+        if request_id is not None:
+            session.cancel(bytes(request_id))
 
     def _set_level(self, exchange: Exchange, request: Request, session: ClientSession | None) -> None:
         level = name_of(request.params, "level")
