@@ -140,16 +140,24 @@ def decode(body: bytes) -> Message | Fault:
     return _reply(wire)
 
 
-class _ResultSaysError(msgspec.Struct, rename="camel", gc=False):
+class ResultMarks(msgspec.Struct, rename="camel", gc=False):
+    """The members of a result that the gateway looks at; what is not there is UNSET. Raw slices of the result's own bytes."""
+
     is_error: bool = False
+    result_type: Raw | UnsetType = UNSET
+    content: Raw | UnsetType = UNSET
+    structured_content: Raw | UnsetType = UNSET
+    ttl_ms: Raw | UnsetType = UNSET
+    cache_scope: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = msgspec.field(default=UNSET, name="_meta")
 
 
-_decode_result = msgspec.json.Decoder(_ResultSaysError).decode
+_decode_marks = msgspec.json.Decoder(ResultMarks).decode
 
 
-def compact_result(body: bytes, id: bytes) -> tuple[bytes, bool] | None:
-    """The result of a reply written without spaces in one of the two orders nearly all servers use, and whether it says
-    `isError`; None: `decode` the reply.
+def compact_result(body: bytes, id: bytes) -> tuple[bytes, ResultMarks] | None:
+    """The result of a reply written without spaces in one of the two orders nearly all servers use, and what stands in it;
+    None: `decode` the reply.
 
     The result is a complete JSON object: whatever stands between the known beginning and the known end is judged as one, so
     that a member smuggled in behind it is not missed. The id must be the one given.
@@ -167,7 +175,7 @@ def compact_result(body: bytes, id: bytes) -> tuple[bytes, bool] | None:
     try:
         if not body.isascii():
             body.decode()
-        return result, _decode_result(result).is_error
+        return result, _decode_marks(result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from penstock.protocol.content import down_level_blocks, down_level_messages, down_level_tools, text_block
-from penstock.protocol.envelopes import Fault
+from penstock.protocol.envelopes import Fault, ResultMarks
 from penstock.protocol.errors import INTERNAL_ERROR
 from penstock.protocol.meta import SERVER_INFO
 from penstock.protocol.methods import METHODS
@@ -85,24 +85,26 @@ def _classify_tolerantly(raw: bytes) -> ResultHead | Fault:
     return ResultHead(msgspec.json.decode(result_type, type=str), is_error, 0, "private")
 
 
-def to_modern(raw: bytes, method: str, *, server_info: bytes = b"") -> bytes | Fault:
+def to_modern(raw: bytes, method: str, *, server_info: bytes = b"", marks: ResultMarks | None = None) -> bytes | Fault:
     """A legacy server's complete result for a modern client.
 
     Adds `resultType`, on the six cacheable methods also `ttlMs` 0 and `cacheScope` private where they are missing, and
     `serverInfo` to its `_meta` when `server_info` (a JSON object) is given.
     """
-    if method == "tools/call" and not server_info and raw.startswith(b'{"') and _names_in_plain(raw, 0):
-        return b'{"resultType":"complete",' + raw[1:]
-    try:
-        marks = _decode_marks(raw)
-    except msgspec.DecodeError:
-        return _NOT_AN_OBJECT
+    found: ResultMarks | _Marks
+    if marks is not None:
+        found = marks
+    else:
+        try:
+            found = _decode_marks(raw)
+        except msgspec.DecodeError:
+            return _NOT_AN_OBJECT
     cacheable = method in _CACHEABLE
-    if marks.result_type is UNSET and not (cacheable and (marks.ttl_ms is not UNSET or marks.cache_scope is not UNSET)):
+    if found.result_type is UNSET and not (cacheable and (found.ttl_ms is not UNSET or found.cache_scope is not UNSET)):
         head = _HEADS[cacheable]
         if not server_info:
             return _splice(head, raw)
-        if marks.meta is UNSET:
+        if found.meta is UNSET:
             return _splice(b'%b"_meta":{"%b":%b},' % (head, SERVER_INFO.encode(), server_info), raw)
     return _to_modern_slowly(raw, cacheable, server_info)
 
@@ -133,14 +135,14 @@ def _to_modern_slowly(raw: bytes, cacheable: bool, server_info: bytes) -> bytes:
     return _encode(members)
 
 
-def to_legacy(raw: bytes, method: str, revision: str) -> bytes | Fault:
+def to_legacy(raw: bytes, method: str, revision: str, marks: ResultMarks | None = None) -> bytes | Fault:
     """A modern server's complete result for a legacy client, in what its revision can express.
 
     Drops `resultType`, `ttlMs`, `cacheScope` and the server info in `_meta`. A result that is not complete is a Fault: it must
     be resolved before it comes here. Also fit for a legacy result that an older revision shall read.
     """
-    if method == "tools/call" and revision >= FIRST_STRUCTURED:
-        quick = _to_legacy_quickly(raw)
+    if method == "tools/call" and revision >= FIRST_STRUCTURED and marks is not None:
+        quick = _to_legacy_quickly(raw, marks)
         if quick is not None:
             return quick
     members = _members(raw)
@@ -159,48 +161,33 @@ def to_legacy(raw: bytes, method: str, revision: str) -> bytes | Fault:
     return _encode(members)
 
 
-class _CallMarks(msgspec.Struct, rename="camel", gc=False):
-    result_type: Raw | UnsetType = UNSET
-    content: Raw | UnsetType = UNSET
-    structured_content: Raw | UnsetType = UNSET
-    ttl_ms: Raw | UnsetType = UNSET
-    cache_scope: Raw | UnsetType = UNSET
-    meta: Raw | UnsetType = msgspec.field(default=UNSET, name="_meta")
-
-
-_decode_call_marks = msgspec.json.Decoder(_CallMarks).decode
 _COMPLETE: Final = b'"resultType":"complete"'
+_TAIL_BYTES: Final = 512
 
 
-def _names_in_plain(raw: bytes, times: int) -> bool:
-    """Whether `resultType` stands there that often, and cannot stand there in another spelling as well."""
-    return raw.count(b"resultType") == times and b"\\u" not in raw
-
-
-def _to_legacy_quickly(raw: bytes) -> bytes | None:
-    """The result of a tool without its `resultType`, cut out of the bytes; None where more than that must change.
-
-    The member is at the top level, and the only one of its name: then the bytes can be nothing else.
+def _to_legacy_quickly(raw: bytes, marks: ResultMarks) -> bytes | None:
+    """A tool's result without its `resultType`, cut out of the bytes; None where more than that must change, or it is not found
+    near an end.
     """
-    if not _names_in_plain(raw, 1):
-        return None
-    try:
-        marks = _decode_call_marks(raw)
-    except msgspec.DecodeError:
-        return None
     structured = marks.structured_content
     if marks.result_type is UNSET or marks.content is UNSET or marks.meta is not UNSET:
         return None
-    if marks.ttl_ms is not UNSET or marks.cache_scope is not UNSET:
+    if marks.ttl_ms is not UNSET or marks.cache_scope is not UNSET or bytes(marks.result_type) != b'"complete"':
         return None
-    if structured is not UNSET and bytes(structured)[:1] != b"{":
+    if structured is not UNSET and bytes(memoryview(structured)[:1]) != b"{":
         return None
-    before, found, after = raw.partition(_COMPLETE)
-    if not found:
+    if raw.startswith(b"{%b," % _COMPLETE):
+        return b"{" + raw[len(_COMPLETE) + 2 :]
+    found = raw.rfind(_COMPLETE, max(0, len(raw) - _TAIL_BYTES))
+    if found < 2 or raw[found - 1 : found] != b",":
         return None
-    if after[:1] == b",":
-        return before + after[1:]
-    return before[:-1] + after if before[-1:] == b"," else None
+    after = raw[found + len(_COMPLETE) :]
+    # It is the object's own member, and not one of an object inside, if what follows ends just one object.
+    try:
+        _decode_members(b'{"":0' + after)
+    except msgspec.DecodeError:
+        return None
+    return raw[: found - 1] + after
 
 
 def _drop_server_info(members: dict[str, Raw]) -> None:

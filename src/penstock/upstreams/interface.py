@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import msgspec
 
 from penstock.errors import ServerError
+from penstock.protocol.envelopes import ResultMarks
 from penstock.protocol.versions import Era
 
 Raw = msgspec.Raw
@@ -134,11 +135,11 @@ class Call:
 class Result:
     """A server's result: JSON object bytes, as it sent them."""
 
-    __slots__ = ("era", "is_error", "raw")
+    __slots__ = ("era", "marks", "raw")
 
-    def __init__(self, raw: bytes, era: Era, is_error: bool | None = None) -> None:
-        self.is_error: Final = is_error
-        """Whether it says `isError`; None when nobody has looked."""
+    def __init__(self, raw: bytes, era: Era, marks: ResultMarks | None = None) -> None:
+        self.marks: Final = marks
+        """What stands in it; None when nobody has looked."""
         self.raw: Final = raw
         """Owned bytes (never a slice that keeps a larger buffer alive)."""
         self.era: Final = era

@@ -117,6 +117,11 @@ class StreamableHttpUpstream:
         except ServerError as error:
             self._note(error)
             raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._is_closed and task is not None and not task.cancelling():  # what it shared with others was ended
+                raise self._gone() from None
+            raise
 
     async def describe(self, caller: Caller | None = None) -> Description:
         """What the server says of itself in the era it is spoken to for this caller; see `Upstream.describe`."""
@@ -198,7 +203,7 @@ class StreamableHttpUpstream:
     async def _ready(self, caller: Caller) -> Era:
         """The era to speak with this caller; asks the server when that is not known."""
         if self._is_closed:
-            raise ServerUnavailable(self._name, "it has been removed or is shutting down")
+            raise self._gone()
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep_for_ever(), name=f"{self._name} sweeper")
         era = self._choice[caller.era]
@@ -292,6 +297,9 @@ class StreamableHttpUpstream:
         if isinstance(found, NotModern):
             return found.why
         return f"supports only {', '.join(found.supported[:8]) or 'nothing'}"
+
+    def _gone(self) -> ServerError:
+        return ServerUnavailable(self._name, "it has been removed or is shutting down")
 
     def _note(self, error: ServerError) -> None:
         self._last_error, self._last_error_at = error.message, self._clock.wall()

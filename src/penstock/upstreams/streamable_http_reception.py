@@ -17,6 +17,7 @@ from penstock.protocol.envelopes import (
     Notification,
     Reply,
     Request,
+    ResultMarks,
     compact_result,
     decode,
     decode_batch,
@@ -55,7 +56,7 @@ class Reception:
         "_call",
         "_counts",
         "_era",
-        "_is_error",
+        "_marks",
         "_on_request",
         "_server",
         "id",
@@ -78,7 +79,7 @@ class Reception:
         """`on_request`: takes what a legacy server asks; None when it must not ask."""
         self._server, self.id, self._era = server, request_id, era
         self._counts, self._call, self._on_request = counts, call, on_request
-        self._is_error: bool | None = None
+        self._marks: ResultMarks | None = None
         self.reply: Reply | None = None
         """The answer, once it is there."""
         self.last_event_id = b""
@@ -120,7 +121,7 @@ class Reception:
             return
         compact = compact_result(body, self.id) if self.reply is None else None
         if compact is not None:  # what nearly every body is
-            result, self._is_error = compact
+            result, self._marks = compact
             self.reply = Reply(self.id, result)
         else:
             self._take(decode(body))
@@ -132,7 +133,7 @@ class Reception:
             return None
         if reply.error is not None:
             return Failure(reply.error.code, reply.error.message, reply.error.data, self._era)
-        return Result(reply.result or b"{}", self._era, self._is_error)
+        return Result(reply.result or b"{}", self._era, self._marks)
 
     def _take(self, message: Message | Fault) -> None:
         if type(message) is Reply:

@@ -107,3 +107,13 @@ async def held(running: Running) -> InMemoryUpstream:
     assert isinstance(upstream, InMemoryUpstream)
     upstream.every_call = Step(wait_for=asyncio.Event())
     return upstream
+
+
+async def test_a_member_whose_server_says_more_than_its_answer_is_answered_all_the_same(running: Running) -> None:
+    await running.listed()
+    params = {"name": "weather_forecast", "arguments": {}, "_meta": {"progressToken": 1}}
+    headers = OLD | {"accept": "application/json, text/event-stream"}
+    status, answers = await batch(running, [PING, request_body("tools/call", params, 2)], headers)
+    assert status == 200
+    assert [answer["id"] for answer in answers] == [1, 2]
+    assert answers[1]["result"]["content"][0]["text"] == "sunny in town"

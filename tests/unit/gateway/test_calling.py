@@ -11,6 +11,7 @@ import pytest
 from penstock.errors import ServerError, ServerUnavailable
 from penstock.gateway.pipeline import fold, fold_start
 from penstock.policies.deadline import DeadlineSettings
+from penstock.protocol.envelopes import ResultMarks
 from penstock.protocol.versions import Era
 from penstock.upstreams.in_memory import InMemoryUpstream
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Result
@@ -51,10 +52,18 @@ class Quick(InMemoryUpstream):
         super().__init__("weather", weather_server())
         self.started: list[Started] = []
         self.is_free = True
+        self.fault: Exception | None = None
+
+    async def call(self, call: Call) -> Answer:
+        if self.fault is not None and call.method == "tools/call":
+            raise self.fault
+        return await super().call(call)
 
     def start(self, call: Call) -> Started | None:
         if not self.is_free:
             return None
+        if self.fault is not None:
+            raise self.fault
         self.started.append(Started(call))
         return self.started[-1]
 
@@ -108,7 +117,7 @@ async def test_what_the_upstream_knows_of_the_result_is_not_looked_for_again(
     empty: Running, quick: Quick, said: bool, kind: str
 ) -> None:
     asking, started = await begun(empty, quick, lambda: empty.modern("tools/call", NOW))
-    started.settle(Result(RAIN.raw, Era.MODERN, said))
+    started.settle(Result(RAIN.raw, Era.MODERN, ResultMarks(is_error=said)))
     await asking
     assert outcomes(empty) == {kind: 1}
 
@@ -237,3 +246,43 @@ async def test_repr_shows_what_is_called(empty: Running, quick: Quick) -> None:
     assert repr(notify.__self__).endswith(" streaming>")
     started.settle(RAIN)
     await asking
+
+
+async def test_two_calls_of_a_session_under_one_id_are_both_answered_and_both_can_be_cancelled(
+    empty: Running, quick: Quick
+) -> None:
+    _, session = await empty.initialize()
+    headers = {"mcp-session-id": session}
+    body = request_body("tools/call", NOW)
+    first, second, third = [asyncio.create_task(empty.post("/mcp", body, headers)) for _ in range(3)]
+    await until(lambda: len(quick.started) == 3)
+    quick.started[0].settle(RAIN)
+    await asyncio.wait((first, second, third), return_when=asyncio.FIRST_COMPLETED)
+    assert empty.gateway.calls_in_flight == 2
+    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}
+    await empty.post("/mcp", cancel, headers)
+    await asyncio.gather(first, second, third)
+    assert [started.cancelled for started in quick.started] == [0, 1, 1]
+    assert empty.gateway.calls_in_flight == 0
+
+
+async def test_a_call_given_up_by_its_upstream_does_not_leave_a_client_waiting(empty: Running, quick: Quick) -> None:
+    asking, started = await begun(empty, quick, lambda: empty.modern("tools/call", NOW))
+    started.settle(None)  # nobody here has cancelled it
+    assert (await asking)["status"] == 500
+
+
+async def test_a_fault_in_starting_or_awaiting_a_call_leaves_nothing_under_way(
+    empty: Running, quick: Quick, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    quick.fault = ZeroDivisionError("ours")
+    _, session = await empty.initialize()
+    headers = {"mcp-session-id": session}
+    for quick.is_free in (True, False):
+        assert (await empty.post("/mcp", request_body("tools/call", NOW), headers)).status == 500
+        assert empty.gateway.calls_in_flight == 0
+    known = empty.gateway.context.sessions.find("", session.encode())
+    assert known is not None
+    assert not known.in_flight
+    assert caplog.text.count("ZeroDivisionError") >= 2

@@ -105,6 +105,26 @@ async def test_a_removed_server_is_closed_even_if_a_call_never_ends(tmp_path: Pa
         assert "result" in await calling
 
 
+async def test_a_call_begun_under_an_earlier_timeout_is_waited_for_when_its_server_is_removed(empty: Running) -> None:
+    opened = Opened()
+    await empty.gateway.apply(opened.plan(), ())
+    await empty.listed()
+    gate = asyncio.Event()
+    opened.all[0].order(Step(wait_for=gate))
+    calling = asyncio.create_task(empty.modern("tools/call", NOW))
+    await until(lambda: empty.gateway.calls_in_flight == 1)
+    for idle in (5.0, 6.0, 7.0):
+        await empty.gateway.apply(opened.plan(idle=idle), ())
+    assert empty.gateway.context.snapshot.servers["weather"].in_flight == 1
+    await empty.gateway.apply({}, ())
+    await asyncio.gather(*(asyncio.sleep(0) for _ in range(10)))
+    assert not opened.all[0]._is_closed
+    gate.set()
+    assert "result" in await calling
+    await until(lambda: opened.all[0]._is_closed)
+    await until(lambda: not empty.gateway._sweep._deadlines)
+
+
 async def test_when_one_server_cannot_be_opened_nothing_changes(empty: Running) -> None:
     opened, other = Opened(), Opened()
 

@@ -84,7 +84,7 @@ async def test_an_ended_session_is_unknown_and_what_it_ran_is_cancelled() -> Non
     found = ours.find("v", token)
     assert found is not None
     task: Any = asyncio.create_task(asyncio.Event().wait())
-    found.in_flight[b"1"] = task
+    found.in_flight[task] = b"1"
     ours.end(found)
     assert ours.find("v", token) is None
     with pytest.raises(asyncio.CancelledError):
@@ -109,7 +109,7 @@ def test_a_session_that_runs_something_is_forgotten_last() -> None:
     busy = ours.find("v", token)
     assert busy is not None
     running: Any = object()
-    busy.in_flight[b"1"] = running
+    busy.in_flight[running] = b"1"
     idle = ours.open("v", "2025-06-18", b"{}", INFO).encode()
     assert len(ours) == 1
     assert ours.find("v", token) is busy
@@ -121,11 +121,11 @@ def test_when_all_sessions_run_something_the_newest_is_forgotten_and_opens_again
     busy = ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode())
     assert busy is not None
     running: Any = object()
-    busy.in_flight[b"1"] = running
+    busy.in_flight[running] = b"1"
     ours._limit = 0
     token = ours.open("v", "2025-06-18", b"{}", INFO).encode()
     for known in ours._known.values():
-        known.in_flight[b"1"] = running
+        known.in_flight[running] = b"1"
     assert ours.find("v", token) is not None
     ours._forget_one()
     assert len(ours) == 0

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from penstock.http.client_connection import ClientConnection
-from penstock.http.client_messages import ConnectionLost
+from penstock.http.client_messages import ConnectionLost, ResponseTooLarge
 from penstock.http.limits import ClientLimits
 from penstock.protocol.event_stream import Event
 from tests.unit.http.client_scripted import GET, Peer, connected, feed, scripted
@@ -155,3 +155,48 @@ async def test_a_callback_may_close_the_connection() -> None:
             transport, connection.request(GET, b"", take), [SSE + b"16\r\n" + b"data: one\n\n" * 2 + b"\r\n" + END]
         )
     assert len(seen) == 1
+
+
+class Gone:
+    """A waiter that abandons its request at the first event, and must hear nothing more."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.heard = 0
+
+    def on_event(self, _event: Event) -> bool:
+        self.connection.abandon()
+        return False
+
+    def settle(self, *_: object) -> None:
+        self.heard += 1
+
+    def lose(self, _: BaseException) -> None:
+        self.heard += 1
+
+
+@pytest.mark.parametrize("detach", [True, False])
+async def test_a_request_abandoned_by_its_own_event_is_not_answered_even_if_its_head_is_known(detach: bool) -> None:
+    transport = scripted()
+    connection = transport.protocol
+    await feed(transport, connection.request(GET, b"", is_final), [SSE + EVENT + END])
+    assert connection._repeated_head is not None
+    settlements: list[ClientConnection] = []
+    connection.detach_on_cancel = detach
+    connection.on_settled = settlements.append
+    waiter = Gone(connection)
+    connection.begin(waiter, GET, b"", waiter.on_event)
+    connection.data_received(SSE + EVENT + END)
+    assert waiter.heard == 0
+    assert connection.is_idle() is detach
+    assert settlements == ([connection] if detach else [])
+    if detach:
+        assert (await feed(transport, connection.request(GET), [JSON])).status == 200
+
+
+async def test_a_known_head_does_not_let_a_body_over_the_limit_through() -> None:
+    transport = scripted(ClientLimits(response_bytes=8))
+    chunked = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert (await feed(transport, transport.protocol.request(GET), [chunked + b"2\r\n{}\r\n0\r\n\r\n"])).body == b"{}"
+    with pytest.raises(ResponseTooLarge):
+        await feed(transport, transport.protocol.request(GET), [chunked + b"a\r\n{\"a\":1234}\r\n0\r\n\r\n"])

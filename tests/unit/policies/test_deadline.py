@@ -14,6 +14,13 @@ ANSWER = Result(b"{}", Era.MODERN)
 NO_TASK: Any = None
 
 
+class Unwilling:
+    """A call that cannot be ended, by a fault of ours."""
+
+    def cancel(self) -> None:
+        raise ValueError("ours")
+
+
 class Cancellable:
     """Stands where a call's task stands."""
 
@@ -121,3 +128,14 @@ async def test_the_clock_hand_turns_while_there_are_servers_and_stops_with_the_l
     assert sweep._deadlines == []
     sweep._tick()
     assert sweep._timer is None
+
+
+async def test_a_fault_in_ending_one_call_does_not_stop_the_clock_hand() -> None:
+    sweep, deadline = DeadlineSweep(), Deadline("weather", DeadlineSettings(0.001))
+    call, _ = watched(deadline, 0.001)
+    call.task = Unwilling()
+    sweep._deadlines.append(deadline)
+    with pytest.raises(ValueError, match="ours"):
+        sweep._tick()
+    assert sweep._timer is not None
+    sweep.close()

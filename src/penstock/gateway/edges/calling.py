@@ -128,8 +128,8 @@ class RunningCall:
             outcome = call.watch.refusal(call)
         if type(outcome) is Result:
             status, body = self._form.result(call.method, outcome, self._request_id)
-            is_error = outcome.is_error
-            kind = _kind_of(outcome) if is_error is None else "tool_error" if is_error else "ok"
+            marks = outcome.marks
+            kind = _kind_of(outcome) if marks is None else "tool_error" if marks.is_error else "ok"
         elif outcome is None:
             self._end_cancelled(answered_at)
             return

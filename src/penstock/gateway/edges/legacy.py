@@ -45,7 +45,7 @@ class LegacyForm:
         self._revision = revision
 
     def result(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
-        raw = result.raw if result.era is Era.LEGACY else to_legacy(result.raw, method, self._revision)
+        raw = result.raw if result.era is Era.LEGACY else to_legacy(result.raw, method, self._revision, result.marks)
         if isinstance(raw, Fault):
             return 200, encode_error(request_id, raw.code, raw.message, null_id=False)
         return 200, encode_result(request_id, raw)
