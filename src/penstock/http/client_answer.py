@@ -19,6 +19,7 @@ OnEvent = Callable[[Event], bool]
 
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _COLLECT, _EVENTS, _DISCARD = range(3)
+_MAX_PIECES: Final = 1024
 
 
 def whole_event(chunk: bytes) -> Event | None:
@@ -48,7 +49,6 @@ class AnswerReader:
 
     __slots__ = (
         "_body",
-        "_buffer",
         "_decoder",
         "_events",
         "_has_begun",
@@ -65,7 +65,9 @@ class AnswerReader:
         "_mode",
         "_on_event",
         "_parser",
+        "_pieces",
         "_repeated",
+        "_size",
         "_status",
         "is_busy",
         "keep_alive_seconds",
@@ -99,7 +101,9 @@ class AnswerReader:
         self._mode = _COLLECT
         self._headers: dict[bytes, bytes] = {}
         self._body = b""
-        self._buffer: bytearray | None = None
+        self._pieces: list[bytes] | None = None
+        """Of a body that came in more than one."""
+        self._size = 0
         self._decoder: Decoder | None = None
         self._events: EventParser | None = None
         self._interim = self._status = self._repeated = 0
@@ -110,7 +114,7 @@ class AnswerReader:
     def _forget(self) -> None:
         """Drop what the answer's bytes went to, callback included; what still comes is not looked at."""
         self._mode = _DISCARD
-        self._on_event = self._events = self._decoder = self._buffer = None
+        self._on_event = self._events = self._decoder = self._pieces = None
         self._body = b""
 
     def _whole_body(self) -> bytes:
@@ -121,7 +125,7 @@ class AnswerReader:
         """
         if self._decoder is not None:
             self._decoder.finish()
-        return self._body if self._buffer is None else bytes(self._buffer)
+        return self._body if self._pieces is None else b"".join(self._pieces)
 
     def _ends_by_closing(self) -> bool:
         """Whether the connection's end is the regular end of the answer."""
@@ -207,13 +211,15 @@ class AnswerReader:
         if self._mode == _EVENTS:
             self._take_events(data)
             return
-        if self._buffer is not None:
-            self._buffer += data
-            size = len(self._buffer)
+        pieces = self._pieces
+        if pieces is not None:
+            pieces.append(data)
+            size = self._size = self._size + len(data)
+            if len(pieces) >= _MAX_PIECES:  # a server that sends byte by byte must not cost an object for each
+                pieces[:] = [b"".join(pieces)]
         elif self._body:
-            self._buffer = bytearray(self._body)
-            self._buffer += data
-            size = len(self._buffer)
+            self._pieces = [self._body, data]
+            size = self._size = len(self._body) + len(data)
         else:
             self._body = data  # most bodies come in one piece, and are handed on as they are
             size = len(data)

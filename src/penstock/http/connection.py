@@ -27,6 +27,8 @@ HEAD, FIXED, CHUNKED, BUSY, LINGER, CLOSED = range(6)
 STATES = ("reading a header", "reading a body", "reading chunks", "answering", "lingering", "closed")
 NEVER = float("inf")
 REMEMBERED_HEAD_BYTES = 2048
+LARGE_BODY_BYTES = 32 * 1024
+"""From here on a body is handed to the transport beside its head: copying it costs more than a second buffer."""
 EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
 
 
@@ -330,7 +332,10 @@ class ServerConnection(asyncio.Protocol):
         if not keep:
             headers += b"connection: close\r\n"
         if status == 200 and content_type is JSON and head.method != b"HEAD":
-            self._transport.write(b"%b%d\r\n%b\r\n%b" % (host.heads.ok_json, len(body), headers, body))
+            if len(body) < LARGE_BODY_BYTES:
+                self._transport.write(b"%b%d\r\n%b\r\n%b" % (host.heads.ok_json, len(body), headers, body))
+            else:
+                self._transport.writelines((b"%b%d\r\n%b\r\n" % (host.heads.ok_json, len(body), headers), body))
         elif status in BODILESS:
             self._transport.write(b"%b%b\r\n" % (host.heads.start(status), headers))
         else:
