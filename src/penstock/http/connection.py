@@ -199,7 +199,11 @@ class ServerConnection(asyncio.Protocol):
         remembered = self._remembered_head
         if remembered is not None and data.startswith(self._remembered):
             self._stash = b""
-            self._take_body(remembered, data, len(self._remembered))
+            end = len(self._remembered)
+            if len(data) - end == remembered.content_length and not remembered.is_chunked:
+                self._dispatch(remembered, data[end:])  # the very bytes of a call that is repeated: nothing else to look at
+            else:
+                self._take_body(remembered, data, end)
             return
         if data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines ahead of a request are tolerated
             data = EMPTY_LINES.sub(b"", data, count=1)
@@ -218,7 +222,7 @@ class ServerConnection(asyncio.Protocol):
         if isinstance(head, Refusal):
             self._refuse(head)
             return
-        if end <= REMEMBERED_HEAD_BYTES:
+        if end <= REMEMBERED_HEAD_BYTES and head.content_length <= limits.body_bytes:
             self._remembered, self._remembered_head = block, head
         self._take_body(head, data, end)
 
