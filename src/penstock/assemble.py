@@ -4,11 +4,8 @@ Knows: every room. Does not know: how settings were written down or typed; it is
 """
 
 import asyncio
-import ctypes
-import gc
 import hashlib
 import logging
-import resource
 import signal
 import ssl
 from collections.abc import Callable
@@ -34,6 +31,7 @@ from penstock.http.server import Handler, HttpServer
 from penstock.http.tls import client_context, server_context
 from penstock.identity.keys import load_or_create
 from penstock.identity.seal import Sealer
+from penstock.machine import raise_descriptor_limit, tune_allocator, tune_collector
 from penstock.policies.deadline import DeadlineSettings
 from penstock.telemetry.cells import CellRegistry
 from penstock.telemetry.exposition import Gauge
@@ -48,10 +46,9 @@ from penstock.upstreams.streamable_http import StreamableHttpSettings, Streamabl
 _log = logging.getLogger(__name__)
 SERVER_INFO: Final = msgspec.json.encode({"name": "penstock", "title": "Penstock", "version": __version__})
 DEMO: Final = "demo"
-_MIB: Final = 1024 * 1024
-_M_TRIM_THRESHOLD: Final = -1
-_M_TOP_PAD: Final = -2
-_M_MMAP_THRESHOLD: Final = -3
+_TAKEN_LISTEN: Final = ("allowed_hosts", "allowed_origins", "public_url")
+_TAKEN_LIMITS: Final = ("call_idle", "call_total", "list", "drain")
+"""What of these sections a reload takes up; see `admittance_of`, `host_settings`, `_drain`."""
 HURRY_SECONDS: Final = 0.3
 """What servers are given to be let go of, twice, after a second signal."""
 
@@ -238,8 +235,9 @@ class _Process:
             settings = await asyncio.get_running_loop().run_in_executor(None, self._read_again)
             changes = await gateway.apply(self._plans(settings, factory), views_of(settings))
             worker.admittance = admittance_of(settings)
-            if (settings.listen, settings.limits) != (self._settings.listen, self._settings.limits):
-                changes.append("listen and limits take effect at the next start")
+            waiting = waiting_for_start(self._settings, settings)
+            if waiting:
+                changes.append(f"at the next start take effect: {', '.join(waiting)}")
             self._settings = settings
         for change in changes:
             _log.info("configuration: %s", change)
@@ -389,6 +387,16 @@ def host_settings(config: ServerConfig, limits: LimitsSettings) -> HostSettings:
     )
 
 
+def waiting_for_start(before: Settings, after: Settings) -> list[str]:
+    """The changed keys that a reload does not take up: those of `listen` and `limits` that are used when something is opened."""
+    return [
+        f"{section}.{key}"
+        for section, taken in (("listen", _TAKEN_LISTEN), ("limits", _TAKEN_LIMITS))
+        for key in getattr(after, section).__struct_fields__
+        if key not in taken and getattr(getattr(before, section), key) != getattr(getattr(after, section), key)
+    ]
+
+
 def views_of(settings: Settings) -> list[ViewSettings]:
     """The configured selections."""
     return [ViewSettings(view.name, view.servers, view.include, view.exclude) for view in settings.views.values()]
@@ -439,41 +447,6 @@ def client_limits(limits: LimitsSettings) -> ClientLimits:
         finish_grace_seconds=limits.stream_end,
         detached_seconds=limits.unawaited,
     )
-
-
-def tune_collector() -> None:
-    """Once everything is built: what lives now lives long, so later collections need not walk it, and need not be often.
-
-    A call leaves no cycles behind; the collector is there for the rare exception that does.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
-def tune_allocator() -> None:
-    """Let glibc keep what large results free, instead of giving pages back and faulting them in again at each call.
-
-    Source: mallopt(3). Where there is no mallopt (macOS, musl) nothing needs doing, or nothing can be done.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 4 * _MIB)
-        mallopt(_M_TRIM_THRESHOLD, 64 * _MIB)
-        mallopt(_M_TOP_PAD, 4 * _MIB)
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit on open files to the hard one; returns it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576
-    if soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):
-            return soft
-    _log.info("open files: at most %d", wanted)
-    return wanted
 
 
 def _instances(value: str | int) -> int | Literal["shared", "per_session"]:

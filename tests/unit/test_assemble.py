@@ -12,9 +12,9 @@ from penstock.assemble import (
     admittance_of,
     client_limits,
     host_settings,
-    raise_descriptor_limit,
     server_limits,
     views_of,
+    waiting_for_start,
 )
 from penstock.clock import FakeClock
 from penstock.config.settings import (
@@ -175,6 +175,15 @@ async def test_a_trust_domain_has_one_context_and_a_file_that_cannot_be_used_is_
     await factory.close()
 
 
-def test_the_limit_of_descriptors_is_raised_as_far_as_it_goes() -> None:
-    assert raise_descriptor_limit() > 0
-    assert raise_descriptor_limit() == raise_descriptor_limit()
+def test_a_reload_names_what_it_does_not_take_up() -> None:
+    before = Settings()
+    assert waiting_for_start(before, before) == []
+    listen, limits = before.listen, before.limits
+    replace = msgspec.structs.replace
+    taken = Settings(
+        listen=replace(listen, allowed_hosts=("a",), allowed_origins=("https://a",), public_url="https://a"),
+        limits=replace(limits, call_idle=1.0, call_total=2.0, list=3.0, drain=4.0),
+    )
+    assert waiting_for_start(before, taken) == []
+    more = Settings(listen=replace(listen, tls_cert="cert.pem"), limits=replace(taken.limits, body_bytes=5, sessions=6))
+    assert waiting_for_start(before, more) == ["listen.tls_cert", "limits.body_bytes", "limits.sessions"]

@@ -4,7 +4,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import signal
 import ssl
 import threading
@@ -19,8 +18,8 @@ from urllib.error import HTTPError, URLError
 import msgspec
 import pytest
 
-from penstock.assemble import ReadyReport, RunOptions, raise_descriptor_limit, run
-from penstock.config.settings import ListenSettings, ServerConfig, Settings, ViewConfig
+from penstock.assemble import ReadyReport, RunOptions, run
+from penstock.config.settings import LimitsSettings, ListenSettings, ServerConfig, Settings, ViewConfig
 from penstock.errors import ConfigError, ListenError
 
 FREE = ListenSettings(data=(("127.0.0.1", 0),), admin=(("127.0.0.1", 0),))
@@ -158,6 +157,7 @@ def test_a_reload_takes_effect_whole_or_not_at_all(tmp_path: Path, caplog: pytes
             servers={"far": server("far")},
             views={"some": ViewConfig(name="some", servers=("demo",))},
             listen=msgspec.structs.replace(FREE, allowed_origins=("https://app.example",)),
+            limits=LimitsSettings(body_bytes=5, call_idle=7.0),
         )
         process.again = more
         found.append(process.reload())
@@ -172,7 +172,7 @@ def test_a_reload_takes_effect_whole_or_not_at_all(tmp_path: Path, caplog: pytes
         wait_for(lambda: process.servers() == ["demo"])
 
     assert Process(tmp_path, Settings(listen=FREE), drive).run() == 0
-    assert found[0]["changes"] == ["added far", "views changed", "listen and limits take effect at the next start"]
+    assert found[0]["changes"] == ["added far", "views changed", "at the next start take effect: limits.body_bytes"]
     assert found[1] == {"jsonrpc": "2.0", "id": 1, "result": {}}
     assert found[2] == {"error": "servers.far.url: odd"}
     assert found[3] == ["far", "demo"]
@@ -253,14 +253,3 @@ def test_the_report_does_not_wait_for_ever(tmp_path: Path) -> None:
     assert [row["state"] for row in process.report.servers] == ["starting"]
     assert process.urls[0].startswith("http://[::1]:")
     assert process.urls[1] == ""
-
-
-def test_a_limit_that_cannot_be_raised_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise ValueError
-
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, resource.RLIM_INFINITY))
-    monkeypatch.setattr(resource, "setrlimit", refuse)
-    assert raise_descriptor_limit() == 10
-    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
-    assert raise_descriptor_limit() == 1_048_576

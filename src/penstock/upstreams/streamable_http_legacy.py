@@ -21,7 +21,6 @@ from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed
 from penstock.protocol.envelopes import (
     Reply,
     Request,
-    compact_result,
     encode_error,
     encode_notification,
     encode_request,
@@ -31,11 +30,12 @@ from penstock.protocol.errors import METHOD_NOT_FOUND
 from penstock.protocol.event_stream import Event
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era, writes_null_id
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Result
+from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw
 from penstock.upstreams.sessions import Key, LegacySession, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Agreement, judge_initialize
 from penstock.upstreams.streamable_http_flight import Flight, Supervisor
+from penstock.upstreams.streamable_http_legacy_flight import SessionSide
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception, log_rank
@@ -205,7 +205,7 @@ class LegacyHttp:
         if session_id is None:
             key = _SHARED
         session = LegacySession(key, session_id, agreement.version, agreement.description, head)
-        session.side = _SessionSide(self, session)
+        session.side = SessionSide(self, session)
         session.post_head = self._link.post_head + head
         await self._tell(session, encode_notification("notifications/initialized", {}), strict=True)
         for surplus in self._book.add(session, self._clock.now()):
@@ -472,33 +472,3 @@ class LegacyHttp:
 
 def _until_any(_: object) -> bool:
     return True
-
-
-class _SessionSide:
-    """The legacy side of the flights of one session."""
-
-    __slots__ = ("_legacy", "_session")
-
-    def __init__(self, legacy: LegacyHttp, session: LegacySession) -> None:
-        self._legacy, self._session = legacy, session
-
-    def reception(self, call: Call, request_id: bytes) -> Reception:
-        """See `Side`."""
-        return self._legacy.reception(request_id, self._session, call)
-
-    def ordinary(self, body: bytes, request_id: bytes) -> Answer | None:
-        """See `Side`."""
-        compact = compact_result(body, request_id)
-        return None if compact is None else Result(compact[0], Era.LEGACY, compact[1])
-
-    async def unusual(self, call: Call, reception: Reception, came: Response | RequestFailed) -> Answer:
-        """See `Side`."""
-        return await self._legacy.unusual(self._session, call, reception, came)
-
-    def cancelled(self, request_id: bytes) -> None:
-        """See `Side`."""
-        self._legacy.cancel(self._session, request_id)
-
-    def landed(self) -> None:
-        """See `Side`."""
-        self._session.in_flight -= 1

@@ -199,4 +199,4 @@ async def test_a_known_head_does_not_let_a_body_over_the_limit_through() -> None
     chunked = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     assert (await feed(transport, transport.protocol.request(GET), [chunked + b"2\r\n{}\r\n0\r\n\r\n"])).body == b"{}"
     with pytest.raises(ResponseTooLarge):
-        await feed(transport, transport.protocol.request(GET), [chunked + b"a\r\n{\"a\":1234}\r\n0\r\n\r\n"])
+        await feed(transport, transport.protocol.request(GET), [chunked + b'a\r\n{"a":1234}\r\n0\r\n\r\n'])
