@@ -201,7 +201,9 @@ class ServerConnection(asyncio.Protocol):
             self._stash = b""
             end = len(self._remembered)
             if len(data) - end == remembered.content_length and not remembered.is_chunked:
-                self._dispatch(remembered, data[end:])  # the very bytes of a call that is repeated: nothing else to look at
+                self._dispatch(
+                    remembered, data[end:]
+                )  # the very bytes of a call that is repeated: nothing else to look at
             else:
                 self._take_body(remembered, data, end)
             return

@@ -61,7 +61,13 @@ def test_what_was_written_is_found_until_it_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     ["{", "[]", "{}", json.dumps(running(80, pid=-1)._asdict()), json.dumps({**running(80)._asdict(), "url": 3})],
-    ids=["cut off", "a list", "empty", "no such process", "no url"],  # a pid in a name would differ between test processes
+    ids=[
+        "cut off",
+        "a list",
+        "empty",
+        "no such process",
+        "no url",
+    ],  # a pid in a name would differ between test processes
 )
 def test_files_that_count_for_nothing_are_removed(content: str, tmp_path: Path) -> None:
     path = write_runtime(tmp_path, running(80))

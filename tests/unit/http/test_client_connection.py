@@ -54,7 +54,6 @@ async def test_many_requests_go_over_one_connection() -> None:
 
 
 async def test_the_time_of_the_first_byte_is_known() -> None:
-    loop = asyncio.get_running_loop()
     async with connected(says(JSON[:20], JSON[20:])) as connection:
         before = time.monotonic()
         answer = await connection.request(GET)

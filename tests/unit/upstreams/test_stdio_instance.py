@@ -269,11 +269,11 @@ async def test_a_server_that_cannot_be_started_says_why_at_once_between_attempts
     clock = FakeClock()
     async with stdio_server(command=("/no/such/program",), clock=clock) as upstream:
         for _ in range(2):  # the first restart comes at once
-            with pytest.raises(ServerUnavailable, match="'/no/such/program' does not exist; correct the path$"):
+            with pytest.raises(ServerUnavailable, match=r"'/no/such/program' does not exist; correct the path$"):
                 await upstream.call(tool_call("echo"))
         await until(lambda: upstream.state()["instances"][0]["state"] == "waiting to restart")
         async with asyncio.timeout(5):
-            with pytest.raises(ServerUnavailable, match="'/no/such/program' does not exist; correct the path$"):
+            with pytest.raises(ServerUnavailable, match=r"'/no/such/program' does not exist; correct the path$"):
                 await upstream.call(tool_call("echo"))
 
 
