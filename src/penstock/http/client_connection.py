@@ -160,6 +160,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             raise RuntimeError(f"{self!r} takes one request at a time")
         transport = self._transport
         if transport is None or self.is_over or transport.is_closing():
+            self.is_over = True  # `connection_lost` comes a turn later: till then no pool may lend it again
             raise ConnectionLost(f"the connection to {self.origin} was already closed", unprocessed=True)
         if self._is_used:  # an answer with a repeated head leaves nothing to reset
             self._reset(on_event)
