@@ -15,6 +15,8 @@ class Era(Enum):
     LEGACY = "legacy"
     """2024-11-05 to 2025-11-25: an `initialize` handshake opens a session."""
 
+    __hash__ = object.__hash__  # an enum's own is written in Python, and every call looks an era up
+
 
 MODERN_VERSIONS: Final = ("2026-07-28",)
 """Newest first."""
