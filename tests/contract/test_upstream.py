@@ -12,17 +12,18 @@ import pytest
 from penstock.errors import ServerError
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call, Caller, Failure, Notify, Raw, Result
-from tests.contract.upstream_peers import OpenPeer, Peer, in_memory, over_http, over_stdio
+from tests.contract.upstream_peers import CALLERS, OpenPeer, Peer, in_memory, over_http, over_stdio, sent_at_once
 
 decode = msgspec.json.decode
 PEERS: dict[str, OpenPeer] = {
     f"{kind}-{era.value}": open_peer(era)
-    for kind, open_peer in (("streamable_http", over_http), ("in_memory", in_memory), ("stdio", over_stdio))
+    for kind, open_peer in (
+        ("streamable_http", over_http),
+        ("streamable_http_at_once", sent_at_once),
+        ("in_memory", in_memory),
+        ("stdio", over_stdio),
+    )
     for era in Era
-}
-CALLERS = {
-    Era.MODERN: Caller(Era.MODERN, "2026-07-28", None, b"{}", b'{"name":"new","version":"1"}'),
-    Era.LEGACY: Caller(Era.LEGACY, "2025-11-25", "session", b"{}", b'{"name":"old","version":"1"}'),
 }
 
 

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 
-from penstock.errors import ServerUnavailable
+from penstock.errors import ServerError, ServerUnavailable
 from penstock.protocol.versions import Era
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, Refused
-from penstock.upstreams.interface import Result, Upstream
+from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Result, Upstream
+from penstock.upstreams.streamable_http import StreamableHttpUpstream
 from tests.unit.upstreams.scripted_http import (
     Asked,
     Line,
@@ -39,6 +40,10 @@ class Peer(NamedTuple):
     """Returns when the server has learnt that `wait` was cancelled."""
 
 
+CALLERS = {
+    Era.MODERN: Caller(Era.MODERN, "2026-07-28", None, b"{}", b'{"name":"new","version":"1"}'),
+    Era.LEGACY: Caller(Era.LEGACY, "2025-11-25", "session", b"{}", b'{"name":"old","version":"1"}'),
+}
 OpenPeer = Callable[[], AbstractAsyncContextManager[Peer]]
 
 
@@ -87,6 +92,65 @@ def over_http(era: Era) -> OpenPeer:
 
         async with serving(script) as (_, upstream):
             yield Peer(upstream, era, _waiter(cancelled))
+
+    return opened
+
+
+class Starting:
+    """An upstream whose calls are sent at once, as the gateway does where nothing has to be waited for (`QuickUpstream`)."""
+
+    def __init__(self, upstream: StreamableHttpUpstream) -> None:
+        self._upstream = upstream
+        self.name = upstream.name
+        self.describe = upstream.describe
+        self._has_sessions = True
+        self.state, self.recent_log, self.close = upstream.state, upstream.recent_log, upstream.close
+
+    async def call(self, call: Call) -> Answer:
+        """Send it at once; as a task only when no connection is free, or its session has been ended."""
+        ended: asyncio.Future[Answer | ServerError | None] = asyncio.get_running_loop().create_future()
+        call.on_end = ended.set_result  # a second outcome is an InvalidStateError
+        flight = self._upstream.start(call)
+        if flight is None:
+            assert self.state()["connections"]["idle"] == 0 or not self._has_sessions
+            return await self._upstream.call(call)
+        try:
+            outcome = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            flight.cancel()
+            assert ended.done()
+            assert ended.result() is None
+            raise
+        if isinstance(outcome, Result | Failure):
+            return outcome
+        assert outcome is not None
+        raise outcome
+
+    async def close_session(self, session: str) -> None:
+        """The next call has to open one."""
+        self._has_sessions = False
+        await self._upstream.close_session(session)
+
+    async def until_at_rest(self) -> None:
+        """Every connection has come back to the pool."""
+        async with asyncio.timeout(5):
+            while self.state()["connections"]["busy"]:  # noqa: ASYNC110 - connections tell nobody but their pool
+                await asyncio.sleep(0.002)
+
+
+def sent_at_once(era: Era) -> OpenPeer:
+    """A server over streamable HTTP whose era, sessions and connection are at hand."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Peer]:
+        async with over_http(era)() as peer:
+            assert isinstance(peer.upstream, StreamableHttpUpstream)
+            for caller in CALLERS.values():
+                params = {"name": Raw(b'"echo"'), "arguments": Raw(b"{}")}
+                await peer.upstream.call(Call("tools/call", params, caller=caller, name="echo"))
+            starting = Starting(peer.upstream)
+            yield peer._replace(upstream=starting)
+            await starting.until_at_rest()
 
     return opened
 

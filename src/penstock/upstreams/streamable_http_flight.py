@@ -94,11 +94,9 @@ class Flight:
         """End it: the connection is closed, or left to end by itself, as the side set it up."""
         if self._is_over:
             return
-        connection = self._connection
-        if self._follows is not None:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self._follows.cancel)  # once it has begun: then `_followed` says so, and the server is told
-            return
+        connection, follows = self._connection, self._follows
+        if follows is not None:  # not before it has begun: then it tells the server what has to be told
+            asyncio.get_running_loop().call_soon(follows.cancel)
         if connection is not None:
             connection.abandon()
             self._give_back(connection)
@@ -173,11 +171,12 @@ class Flight:
 
     def _followed(self, task: asyncio.Task[Answer]) -> None:
         self._follows = None
+        error = None if task.cancelled() else task.exception()
+        if self._is_over:  # cancelled meanwhile
+            return
         if task.cancelled():
             self._end(None)
-            return
-        error = task.exception()
-        if error is None:
+        elif error is None:
             self._end(task.result())
         elif isinstance(error, ServerError):
             self._end(error)
