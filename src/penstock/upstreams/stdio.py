@@ -167,13 +167,14 @@ class StdioUpstream:
     async def sweep(self) -> None:
         """End the children of sessions that made no call for long."""
         idle_before = self._clock.now() - self._settings.session_idle_seconds
-        idle = [
-            session
-            for session, instance in self._sessions.items()
-            if instance.in_flight == 0 and instance.idle_since <= idle_before
-        ]
-        for session in idle:
-            await self.close_session(session)
+        for session, instance in list(self._sessions.items()):
+            # looked at one by one, as ending a child takes a while, in which another session may make a call
+            if (
+                instance.in_flight == 0
+                and instance.idle_since <= idle_before
+                and self._sessions.get(session) is instance
+            ):
+                await self.close_session(session)
 
     async def _sweep_for_ever(self) -> None:
         while True:

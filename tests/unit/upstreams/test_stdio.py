@@ -355,6 +355,22 @@ async def test_the_child_of_an_idle_session_is_ended() -> None:
         await waiting.task
 
 
+async def test_a_session_that_calls_while_others_are_swept_keeps_its_child() -> None:
+    clock = FakeClock()
+    async with stdio_server("modern", instances="per_session", session_idle_seconds=40.0, clock=clock) as upstream:
+        idle, late = Caller(Era.LEGACY, "2025-11-25", "idle"), Caller(Era.LEGACY, "2025-11-25", "late")
+        for caller in (idle, late):
+            await shown(upstream, caller=caller)
+        clock._now += 41.0
+        sweeping = asyncio.create_task(upstream.sweep())
+        waiting = Waiting(upstream, caller=late)
+        await sweeping
+        await waiting.arrived()
+        assert len(upstream.state()["sessions"]) == 1
+        assert await ask(upstream, "release", caller=late) == "done"
+        await waiting.task
+
+
 # --- what it says of itself ---
 
 
