@@ -18,9 +18,10 @@ from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
 from penstock.http.server import EventStream, Exchange
-from penstock.protocol.envelopes import Fault, encode_notification
+from penstock.protocol.envelopes import Fault, encode_notification, encode_result
 from penstock.protocol.event_stream import encode_event
 from penstock.protocol.results import classify
+from penstock.protocol.versions import Era
 from penstock.telemetry.server_timing import server_timing
 from penstock.upstreams.interface import Answer, Call, Cancellable, Failure, Result
 
@@ -30,8 +31,13 @@ _PROGRESS: Final = "notifications/progress"
 class AnswerForm(Protocol):
     """How one era and revision words an answer."""
 
-    def result(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
-        """HTTP status and body of a result, or of the error when this era cannot express it."""
+    @property
+    def era(self) -> Era:
+        """Results of this era are passed on as they are."""
+        ...
+
+    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
+        """HTTP status and body of a result of the other era, or of the error when this one cannot express it."""
         ...
 
     def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
@@ -127,7 +133,10 @@ class RunningCall:
         if outcome is None and call.watch is not None:
             outcome = call.watch.refusal(call)
         if type(outcome) is Result:
-            status, body = self._form.result(call.method, outcome, self._request_id)
+            if outcome.era is self._form.era:
+                status, body = 200, encode_result(self._request_id, outcome.raw)
+            else:
+                status, body = self._form.translated(call.method, outcome, self._request_id)
             marks = outcome.marks
             kind = _kind_of(outcome) if marks is None else "tool_error" if marks.is_error else "ok"
         elif outcome is None:

@@ -41,11 +41,13 @@ _NOT_YET: Final = ("resources/subscribe", "resources/unsubscribe")
 class LegacyForm:
     """How clients of one legacy revision read an answer."""
 
+    era = Era.LEGACY
+
     def __init__(self, revision: str) -> None:
         self._revision = revision
 
-    def result(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
-        raw = result.raw if result.era is Era.LEGACY else to_legacy(result.raw, method, self._revision, result.marks)
+    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
+        raw = to_legacy(result.raw, method, self._revision, result.marks)
         if isinstance(raw, Fault):
             return 200, encode_error(request_id, raw.code, raw.message, null_id=False)
         return 200, encode_result(request_id, raw)

@@ -43,8 +43,10 @@ _MAX_KNOWN_META: Final = 4096
 class ModernForm:
     """How modern clients read an answer."""
 
-    def result(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
-        raw = result.raw if result.era is Era.MODERN else to_modern(result.raw, method, marks=result.marks)
+    era = Era.MODERN
+
+    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
+        raw = to_modern(result.raw, method, marks=result.marks)
         if isinstance(raw, Fault):
             return 502, encode_error(request_id, 502, raw.message, b'{"reason":"bad_answer"}', null_id=False)
         return 200, encode_result(request_id, raw)
