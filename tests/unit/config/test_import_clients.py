@@ -10,7 +10,7 @@ from penstock.errors import ConfigError
 
 def read(tree: object, *, existing: frozenset[str] = frozenset()) -> Import:
     text = tree if isinstance(tree, str) else json.dumps(tree)
-    return read_client_config(text, file="mcp.json", directory="/work", home="/home/me", existing=existing)
+    return read_client_config(text, file="mcp.json", directory="/project", home="/home/me", existing=existing)
 
 
 def one(entry: object) -> tuple[dict[str, object], tuple[str, ...]]:
@@ -83,7 +83,7 @@ PLACEHOLDERS = [
         ("API_KEY must be set in the environment; the client asked for it (${input:api-key})",),
     ),
     ("${input:1}", "${env:_1}", ("_1 must be set in the environment; the client asked for it (${input:1})",)),
-    ("${workspaceFolder}/x", "/work/x", ("${workspaceFolder} was replaced by /work",)),
+    ("${workspaceFolder}/x", "/project/x", ("${workspaceFolder} was replaced by /project",)),
     ("${userHome}", "/home/me", ("${userHome} was replaced by /home/me",)),
 ]
 
