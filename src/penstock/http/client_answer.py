@@ -11,6 +11,7 @@ import httptools
 
 from penstock.http.client_decoding import Decoder, decoder_for
 from penstock.http.client_messages import BadResponse, ResponseTooLarge
+from penstock.http.client_repeat import is_event_stream
 from penstock.http.limits import ClientLimits
 from penstock.protocol.event_stream import Event, EventParser, EventTooLarge
 
@@ -39,6 +40,11 @@ def whole_event(chunk: bytes) -> Event | None:
     if start == 0 or b"\n" in data or b"\r" in data:
         return None
     return Event(data)
+
+
+def safe_idle_seconds(keep_alive_seconds: float) -> float:
+    """How long to let a connection idle that the server ends after so long: a request must not cross its closing."""
+    return max(keep_alive_seconds - 1.0, keep_alive_seconds / 2)
 
 
 class AnswerReader:
@@ -78,7 +84,7 @@ class AnswerReader:
         self.keep_alive_seconds: float | None = None
         """How long the server said it keeps an idle connection."""
         self.on_keep_alive: Callable[[float], None] | None = None
-        """Told when the server says so, or changes it."""
+        """Told how long it is safe to let the connection idle, when the server says so or changes it."""
         self._limits: Final = limits
         self._length_digits: Final = len(str(limits.response_bytes))
         self._parser: httptools.HttpResponseParser | None = None
@@ -172,10 +178,8 @@ class AnswerReader:
         if b"keep-alive" in headers:
             self._note_keep_alive(headers[b"keep-alive"])
         if self._mode == _COLLECT:
-            if self._on_event is not None and status < 300:
-                content_type = headers.get(b"content-type", b"")
-                if content_type[:17].lower() == b"text/event-stream" and content_type[17:18] in b"; ":
-                    self._mode = _EVENTS
+            if self._on_event is not None and status < 300 and is_event_stream(headers):
+                self._mode = _EVENTS
             if b"content-encoding" in headers:
                 self._start_decoding(headers[b"content-encoding"])
             elif len(headers.get(b"content-length", b"")) >= self._length_digits:
@@ -311,4 +315,4 @@ class AnswerReader:
             if name.lower() == b"timeout" and number.isdigit() and len(number) < 10:
                 self.keep_alive_seconds = float(number)
                 if self.on_keep_alive is not None:
-                    self.on_keep_alive(self.keep_alive_seconds)
+                    self.on_keep_alive(safe_idle_seconds(self.keep_alive_seconds))

@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 
 import httptools
 
-from penstock.http.client_answer import AnswerReader, OnEvent, whole_event
+from penstock.http.client_answer import AnswerReader, OnEvent, safe_idle_seconds, whole_event
 from penstock.http.client_messages import BadResponse, ConnectionLost, RequestFailed, Response, ResponseTooLarge
 from penstock.http.client_repeat import RepeatedHead
 from penstock.http.client_url import Origin
@@ -114,7 +114,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
     def has_expired(self, now: float) -> bool:
         """Whether the server's own keep-alive limit is over, or so close that a request could cross its closing."""
         limit = self.keep_alive_seconds
-        return limit is not None and not self.is_busy and now - self.idle_since >= max(limit - 1.0, limit / 2)
+        return limit is not None and not self.is_busy and now - self.idle_since >= safe_idle_seconds(limit)
 
     def close(self) -> None:
         """End it: at once when a request is on the way, else in good order. Idempotent."""

@@ -34,9 +34,9 @@ from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.child_output import printable
 from penstock.upstreams.child_process import ChildProcess
 from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
+from penstock.upstreams.log_levels import RANKS, is_wanted
 from penstock.upstreams.stdio_settings import StdioSettings
 
-_RANKS: Final = {b'"%s"' % name.encode(): rank for rank, name in enumerate(LOG_LEVELS)}
 """JSON bytes of a log level to its rank, least severe 0."""
 _NO_META: Final = Raw(b"{}")
 _encode_meta = msgspec.json.Encoder().encode
@@ -285,7 +285,7 @@ class StdioConversation:
     def _log_received(self, params: dict[str, Raw]) -> None:
         """A line of log carries no link to a call: it is that of the only call in flight, or of nobody."""
         call = next(iter(self._pending.values())).call if len(self._pending) == 1 else None
-        if call is None or call.notify is None or not _is_wanted(call, params):
+        if call is None or call.notify is None or not is_wanted(call, params):
             self._counts.stray_logs += 1
             return
         call.notify("notifications/message", params)
@@ -324,7 +324,7 @@ class StdioConversation:
     def _lower_log_level(self, meta: Mapping[str, Raw]) -> None:
         """A legacy server has one level for all: the most talkative that any call asked for so far."""
         asked = meta.get(LOG_LEVEL)
-        rank = _RANKS.get(bytes(asked)) if asked is not None else None
+        rank = RANKS.get(bytes(asked)) if asked is not None else None
         if rank is not None and asked is not None and rank < self._log_level:
             self._log_level = rank
             self.send("logging/setLevel", {"level": asked})
@@ -339,14 +339,6 @@ class StdioConversation:
     @staticmethod
     def _write(child: ChildProcess, message: bytes) -> None:
         child.write(one_line(message) + b"\n")  # raw slices of a caller may be pretty-printed
-
-
-def _is_wanted(call: Call, params: dict[str, Raw]) -> bool:
-    """Whether the call asked for log lines of this level; a legacy caller that set none takes what the server sends."""
-    asked = call.meta.get(LOG_LEVEL) if call.meta else None
-    if asked is None:
-        return call.caller.era is Era.LEGACY
-    return _RANKS.get(bytes(params.get("level", b"")), 0) >= _RANKS.get(bytes(asked), 0)
 
 
 def _fail(flight: Flight, error: ServerError) -> None:

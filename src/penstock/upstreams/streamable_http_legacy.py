@@ -31,6 +31,7 @@ from penstock.protocol.event_stream import Event
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era, writes_null_id
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw
+from penstock.upstreams.log_levels import log_rank
 from penstock.upstreams.sessions import Key, LegacySession, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Agreement, judge_initialize
@@ -38,7 +39,7 @@ from penstock.upstreams.streamable_http_flight import Flight, Supervisor
 from penstock.upstreams.streamable_http_legacy_flight import SessionSide
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
-from penstock.upstreams.streamable_http_reception import HttpCounts, Reception, log_rank
+from penstock.upstreams.streamable_http_reception import HttpCounts, Reception
 from penstock.upstreams.streamable_http_refusals import (
     clause,
     error_reply,

@@ -135,12 +135,8 @@ class HttpLink:
             raise failed_request(self.name, error) from error
         except ValueError as error:
             raise ServerUnavailable(self.name, f"{error}; this is a fault of Penstock's configuration") from error
-        connection.on_keep_alive = self._heed
+        connection.on_keep_alive = self.pool.limit_idle
         return connection
-
-    def _heed(self, keep_alive_seconds: float) -> None:
-        """The server ends connections that idle for so long: never come close to that."""
-        self.pool.limit_idle(max(keep_alive_seconds - 1.0, keep_alive_seconds / 2))
 
 
 def content_length(body: bytes) -> bytes:

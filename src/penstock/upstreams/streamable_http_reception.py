@@ -24,12 +24,11 @@ from penstock.protocol.envelopes import (
     is_batch,
 )
 from penstock.protocol.event_stream import Event
-from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
+from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
+from penstock.upstreams.interface import Answer, Call, Failure, Result
+from penstock.upstreams.log_levels import is_wanted
 
-_RANKS: Final = {b'"%s"' % name.encode(): rank for rank, name in enumerate(LOG_LEVELS)}
-"""JSON bytes of a log level to its rank, least severe 0."""
 _MESSAGE: Final = b"message"
 
 
@@ -170,23 +169,9 @@ class Reception:
             if call.notify is not None:
                 call.notify(notification.method, params | {PROGRESS_TOKEN: token})
         elif notification.method == "notifications/message":
-            if call is None or call.notify is None or not _is_wanted(call, params):
+            if call is None or call.notify is None or not is_wanted(call, params):
                 self._counts.unwanted_logs += 1
                 return
             call.notify(notification.method, params)
         else:
             self._counts.other_notifications += 1
-
-
-def _is_wanted(call: Call, params: dict[str, Raw]) -> bool:
-    """Whether the call asked for log lines of this level; a legacy caller that set none takes what the server sends."""
-    asked = call.meta.get(LOG_LEVEL) if call.meta else None
-    if asked is None:
-        return call.caller.era is Era.LEGACY
-    return _RANKS.get(bytes(params.get("level", b"")), 0) >= _RANKS.get(bytes(asked), 0)
-
-
-def log_rank(call: Call) -> int | None:
-    """How talkative a log the call wants, 0 the most; None when it did not say."""
-    asked = call.meta.get(LOG_LEVEL) if call.meta else None
-    return None if asked is None else _RANKS.get(bytes(asked))
