@@ -37,7 +37,6 @@ from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
 from penstock.upstreams.log_levels import RANKS, is_wanted
 from penstock.upstreams.stdio_settings import StdioSettings
 
-"""JSON bytes of a log level to its rank, least severe 0."""
 _NO_META: Final = Raw(b"{}")
 _encode_meta = msgspec.json.Encoder().encode
 
