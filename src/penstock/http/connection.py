@@ -21,12 +21,12 @@ from penstock.http.exchange import Calls, Exchange
 from penstock.http.limits import ServerLimits
 from penstock.http.messages import Request
 from penstock.http.request_head import Head, HeadParser, Refusal
+from penstock.http.request_repeat import KnownHead, KnownHeads
 from penstock.http.responses import BODILESS, CONTINUE, JSON, ResponseHeads
 
 HEAD, FIXED, CHUNKED, BUSY, LINGER, CLOSED = range(6)
 STATES = ("reading a header", "reading a body", "reading chunks", "answering", "lingering", "closed")
 NEVER = float("inf")
-REMEMBERED_HEAD_BYTES = 2048
 LARGE_BODY_BYTES = 32 * 1024
 """From here on a body is handed to the transport beside its head: copying it costs more than a second buffer."""
 EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
@@ -53,6 +53,7 @@ class Host(Calls, Protocol):
     handler: Callable[[Exchange], None]
     heads: ResponseHeads
     head_parser: HeadParser
+    known_heads: KnownHeads
     now: Callable[[], float]
     coarse_now: float
     is_draining: bool
@@ -73,12 +74,12 @@ class ServerConnection(asyncio.Protocol):
         "_exchange",
         "_head",
         "_host",
+        "_known",
+        "_length",
         "_loop",
         "_mark",
         "_reading_paused",
         "_received",
-        "_remembered",
-        "_remembered_head",
         "_started",
         "_stash",
         "_state",
@@ -94,8 +95,8 @@ class ServerConnection(asyncio.Protocol):
         self._state = HEAD
         self._stash = b""
         self._head: Head | None = None
-        self._remembered = b""
-        self._remembered_head: Head | None = None
+        self._known: KnownHead | None = None
+        self._length = 0
         self._body: list[bytes] = []
         self._received = 0
         self._started = 0.0
@@ -196,17 +197,13 @@ class ServerConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _read_head(self, data: bytes) -> None:
-        remembered = self._remembered_head
-        if remembered is not None and data.startswith(self._remembered):
-            self._stash = b""
-            end = len(self._remembered)
-            if len(data) - end == remembered.content_length and not remembered.is_chunked:
-                self._dispatch(
-                    remembered, data[end:]
-                )  # the very bytes of a call that is repeated: nothing else to look at
-            else:
-                self._take_body(remembered, data, end)
-            return
+        known = self._known
+        if known is not None:
+            found = known.found_in(data)
+            if found is not None:
+                self._stash = b""
+                self._take_body(known.head, found[1], data, found[0])
+                return
         if data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines ahead of a request are tolerated
             data = EMPTY_LINES.sub(b"", data, count=1)
         end = data.find(b"\r\n\r\n")
@@ -214,34 +211,37 @@ class ServerConnection(asyncio.Protocol):
             self._wait_for_head(data)
             return
         self._stash = b""
-        limits = self._host.limits
         end += 4
-        if end > limits.header_bytes:
+        if end > self._host.limits.header_bytes:
             self._refuse_large_head(data)
             return
         block = data[:end]
+        known = self._host.known_heads.recall(block)
+        found = known.found_in(block) if known is not None else None
+        if known is not None and found is not None:
+            self._known = known
+            self._take_body(known.head, found[1], data, end)
+            return
         head = self._host.head_parser.parse(block)
         if isinstance(head, Refusal):
             self._refuse(head)
             return
-        if end <= REMEMBERED_HEAD_BYTES and head.content_length <= limits.body_bytes:
-            self._remembered, self._remembered_head = block, head
-        self._take_body(head, data, end)
+        self._known = self._host.known_heads.remember(block, head)
+        self._take_body(head, head.content_length, data, end)
 
-    def _take_body(self, head: Head, data: bytes, end: int) -> None:
-        """After a header block that ends at `end`."""
-        limits = self._host.limits
-        length = head.content_length
-        if not head.is_chunked and len(data) - end >= length:
+    def _take_body(self, head: Head, length: int, data: bytes, end: int) -> None:
+        """After a header block that ends at `end` and announces so many bytes."""
+        there = len(data) - end
+        if there < length or head.is_chunked:
+            self._begin_body(head, length, data[end:])
+        elif length > self._host.limits.body_bytes:
+            self._refuse(Refusal(413, "body_too_large"))
+        elif there == length:
+            self._dispatch(head, data[end:])
+        else:
             stop = end + length
-            if length > limits.body_bytes:
-                self._refuse(Refusal(413, "body_too_large"))
-                return
-            if len(data) != stop:
-                self._stash = data[stop:]
-            self._dispatch(head, data[end:stop] if length else b"")
-            return
-        self._begin_body(head, data[end:])
+            self._stash = data[stop:]
+            self._dispatch(head, data[end:stop])
 
     def _wait_for_head(self, data: bytes) -> None:
         host = self._host
@@ -265,12 +265,13 @@ class ServerConnection(asyncio.Protocol):
         else:
             self._refuse(Refusal(414, "target_too_long"))
 
-    def _begin_body(self, head: Head, rest: bytes) -> None:
+    def _begin_body(self, head: Head, length: int, rest: bytes) -> None:
         host = self._host
-        if head.content_length > host.limits.body_bytes:
+        if length > host.limits.body_bytes:
             self._refuse(Refusal(413, "body_too_large"))
             return
         self._head = head
+        self._length = length
         self._received = 0
         self._started = host.now()
         self.deadline = self._started + host.limits.header_seconds
@@ -287,8 +288,7 @@ class ServerConnection(asyncio.Protocol):
                 self._read_fixed(rest)
 
     def _read_fixed(self, data: bytes) -> None:
-        head = cast(Head, self._head)
-        missing = head.content_length - self._received
+        missing = self._length - self._received
         if len(data) < missing:
             self._body.append(data)
             self._received += len(data)
@@ -297,7 +297,7 @@ class ServerConnection(asyncio.Protocol):
             self._stash = data[missing:]
             data = data[:missing]
         self._body.append(data)
-        self._complete(head, b"".join(self._body))
+        self._complete(cast(Head, self._head), b"".join(self._body))
 
     def _read_chunks(self, data: bytes) -> None:
         chunks = cast(ChunkedBody, self._chunks)

@@ -8,8 +8,8 @@ class Request:
     """A complete request whose framing and header have been judged.
 
     `path` is as it came (visible ASCII, not percent-decoded), `query` what follows the `?`; names in `headers` are
-    lower-case, values carry no surrounding whitespace, repeated list-valued fields are joined with ", ". `headers` is shared by
-    all requests that repeat the block: read it, never change it.
+    lower-case, values carry no surrounding whitespace, repeated list-valued fields are joined with ", ". `content-length` is
+    not among them: `body` tells. `headers` is shared by all requests that repeat the block: read it, never change it.
     """
 
     __slots__ = ("body", "headers", "method", "path", "query", "shared")

@@ -240,7 +240,7 @@ def _judge_framing(head: Head, headers: dict[bytes, bytes]) -> Refusal | None:
             return Refusal(400, "ambiguous_body_length")
         head.is_chunked = True
     elif b"content-length" in headers:
-        length = headers[b"content-length"]
+        length = headers.pop(b"content-length")  # it is of this one block; the other fields are of all that repeat it
         if not length.isdigit() or len(length) > 18:
             return Refusal(400, "malformed_content_length")
         head.content_length = int(length)

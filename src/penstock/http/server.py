@@ -20,6 +20,7 @@ from penstock.http.exchange import Exchange
 from penstock.http.limits import ServerLimits
 from penstock.http.messages import Request
 from penstock.http.request_head import HeadParser
+from penstock.http.request_repeat import KnownHeads
 from penstock.http.responses import ResponseHeads
 
 __all__ = ["EventStream", "Exchange", "Handler", "HttpServer", "Request"]
@@ -47,6 +48,7 @@ class HttpServer:
         self.coarse_now = clock.now()
         self.heads = ResponseHeads(clock.wall())
         self.head_parser = HeadParser(limits.header_fields, limits.target_bytes)
+        self.known_heads = KnownHeads()
         self.open_connections: set[ServerConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.addresses: list[tuple[str, int]] = []

@@ -26,16 +26,45 @@ async def test_requests_on_one_connection_are_answered_one_after_the_other() -> 
         assert lane.server.connections == 1
 
 
-async def test_what_was_worked_out_from_a_header_block_is_shared_by_its_repeats_on_the_same_connection_only() -> None:
+async def test_what_was_worked_out_from_a_header_block_is_shared_by_its_repeats_whatever_length_they_say() -> None:
     async with serving() as lane:
         client, stranger = await lane.connect(), await lane.connect()
-        for sender, number in ((client, 1), (client, 1), (client, 2), (stranger, 1)):
-            sender.send(GET % number)
+        for sender, sent in (
+            (client, post(b"1")),
+            (client, post(b"1")),
+            (client, GET % 2),
+            (client, post(b"x" * 12)),
+            (stranger, post(b"123")),
+        ):
+            sender.send(sent)
             await sender.answer()
-        first, again, other, foreign = (request.shared for request in lane.seen)
-        assert first is again
+        first, again, other, longer, foreign = (request.shared for request in lane.seen)
+        assert first is again is longer is foreign
         assert other is not first
-        assert foreign is not first
+        assert [request.body for request in lane.seen] == [b"1", b"1", b"", b"x" * 12, b"123"]
+
+
+@pytest.mark.parametrize("length", [b"4", b"0004", b"4 ", b"-4", b"+4", b"4, 4", b"", b"4" * 19, b"4\r\nContent-Length: 4"])
+async def test_a_known_head_with_another_length_is_judged_as_if_it_were_new(length: bytes) -> None:
+    sent = b"POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\nbody" % length
+    async with serving() as lane:
+        fresh, used = await lane.connect(), await lane.connect()
+        fresh.send(sent)
+        expected = await fresh.answer()
+        used.send(post(b"once"))
+        await used.answer()
+        used.send(sent)
+        answer = await used.answer()
+        assert answer.status == expected.status
+
+
+async def test_the_limit_of_the_body_holds_for_a_known_head_too() -> None:
+    async with serving(limits=ServerLimits(body_bytes=16)) as lane:
+        client = await lane.connect()
+        client.send(post(b"x" * 16))
+        assert (await client.answer()).status == 200
+        client.send(post(b"x" * 17))
+        assert (await client.answer()).status == 413
 
 
 async def test_pipelined_requests_are_handled_one_at_a_time_and_answered_in_order() -> None:

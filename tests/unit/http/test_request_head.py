@@ -38,10 +38,9 @@ def test_an_ordinary_head_is_understood() -> None:
         b"host": b"127.0.0.1:8080",
         b"content-type": b"application/json",
         b"mcp-name": b"a_b",
-        b"content-length": b"12",
     }
     assert (head.content_length, head.is_chunked, head.keep_alive, head.expects_continue) == (12, False, True, False)
-    assert repr(head) == "<Head POST /mcp/weather [4 fields | 12 B]>"
+    assert repr(head) == "<Head POST /mcp/weather [3 fields | 12 B]>"
 
 
 def test_http_1_0_needs_no_host_and_never_keeps_the_connection() -> None:

@@ -165,6 +165,7 @@ class RunningCall:
             self._session.in_flight.pop(call.task, None)
         if call.watch is not None:
             call.watch.leave(call)
+        call.notify = call.on_end = call.task = None
 
     def _end_cancelled(self, now: float) -> None:
         """Nobody wants the answer. A legacy client that cancelled gets a stream that carries nothing more.

@@ -1,0 +1,90 @@
+"""Request heads that were judged before: most are, but for the length of the body, and need no second judgement.
+
+Knows: where a judged block says the body's length. Does not know: sockets, what a head means. What stands in the block
+beside the digits must be equal byte for byte; anything else is for the parser again (docs/decisions/008).
+"""
+
+from typing import Final
+
+from penstock.http.request_head import Head
+
+MAX_BLOCK_BYTES: Final = 2048
+"""Longer blocks are parsed each time."""
+MAX_KNOWN: Final = 1024
+"""Blocks one server remembers; the oldest is forgotten first."""
+_MAX_DIGITS: Final = 18
+_LENGTH_LINES: Final = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
+"""As clients write it; a block that writes it in another way is known with its length."""
+
+
+class KnownHead:
+    """A block that was accepted, cut where its `content-length` stands."""
+
+    __slots__ = ("after", "before", "head")
+
+    def __init__(self, before: bytes, after: bytes, head: Head) -> None:
+        self.before: Final = before
+        """Up to the digits, or the whole block where no length is said."""
+        self.after: Final = after
+        """From the end of the digits; empty where no length is said."""
+        self.head: Final = head
+
+    def __repr__(self) -> str:
+        return f"<KnownHead {self.head!r}>"
+
+    def found_in(self, data: bytes) -> tuple[int, int] | None:
+        """Where the head at the start of `data` ends and how long its body is, if it is this head; else None."""
+        before, after = self.before, self.after
+        if not data.startswith(before):
+            return None
+        start = len(before)
+        if not after:
+            return start, self.head.content_length
+        stop = data.find(b"\r", start, start + _MAX_DIGITS + 1)
+        digits = data[start:stop]
+        if stop < 0 or not digits.isdigit() or not data.startswith(after, stop):
+            return None
+        return stop + len(after), int(digits)
+
+
+class KnownHeads:
+    """What one server's connections have seen; bounded."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, KnownHead] = {}
+
+    def __repr__(self) -> str:
+        return f"<KnownHeads {len(self._known)} of at most {MAX_KNOWN}>"
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def recall(self, block: bytes) -> KnownHead | None:
+        """The known head of a whole block, whatever length it says."""
+        before, after = _cut(block)
+        return self._known.get(before + after)
+
+    def remember(self, block: bytes, head: Head) -> KnownHead | None:
+        """Keep what was judged of a whole block; None when it is too long for that."""
+        if len(block) > MAX_BLOCK_BYTES:
+            return None
+        before, after = _cut(block)
+        known = KnownHead(before, after, head)
+        if len(self._known) >= MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[before + after] = known
+        return known
+
+
+def _cut(block: bytes) -> tuple[bytes, bytes]:
+    """The block without the digits of its length."""
+    for line in _LENGTH_LINES:
+        start = block.find(line)
+        if start >= 0:
+            start += len(line)
+            stop = block.find(b"\r", start)
+            if block[start:stop].isdigit():
+                return block[:start], block[stop:]
+    return block, b""
