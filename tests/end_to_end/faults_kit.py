@@ -364,8 +364,8 @@ class McpClient:
         events: list[bytes] = []
 
         def take(event: Event) -> bool:
-            events.append(event.data)
-            return b'"id"' in event.data
+            events.append(bytes(event.data))
+            return b'"id"' in events[-1]
 
         started = time.monotonic()
         response = await self._http.post(self.url, headers, body, take, timeout=timeout)

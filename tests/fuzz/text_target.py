@@ -54,9 +54,10 @@ def _try_events(stream: bytes, step: int) -> None:
     if whole is not None and cut is not None and whole != cut:
         raise Finding(f"cut otherwise, it reads otherwise: {cut}; whole: {whole}")
     for event in whole or ():
-        if b"\n" in event.data or b"\r" in event.data or b"\0" in event.event:
+        data = bytes(event.data)
+        if b"\n" in data or b"\r" in data or b"\0" in event.event:
             continue
-        again = _events([encode_event(event.data, event=event.event, id=event.id)])
+        again = _events([encode_event(data, event=event.event, id=event.id)])
         if again not in ([event._replace(retry_ms=None)], None):
             raise Finding(f"{event} was written, {again} read")
 

@@ -175,7 +175,7 @@ class _StreamReader:
         self._told = told
 
     def __call__(self, event: Event) -> bool:
-        message = decode(event.data) if event.data else None
+        message = decode(bytes(event.data)) if event.data else None
         if isinstance(message, Reply):
             self.reply = message
             return True

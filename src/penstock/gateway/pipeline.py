@@ -25,5 +25,5 @@ def fold_start(policies: Sequence[Policy], start: Start) -> Start | None:
 
 def _fold(policies: Sequence[Policy], last: Callable[[Call], T]) -> Callable[[Call], T]:
     for policy in reversed(policies):
-        last = partial(policy, last)  # no frame of its own
+        last = partial(policy.__call__, last)  # no frame of its own
     return last

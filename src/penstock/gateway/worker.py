@@ -13,13 +13,13 @@ import msgspec
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.batch import answer_batch
-from penstock.gateway.edges.head import HeadFacts, head_facts
+from penstock.gateway.edges.head import FACTS, HeadFacts
 from penstock.gateway.edges.legacy import LegacyEdge
 from penstock.gateway.edges.modern import ModernEdge
 from penstock.gateway.view import View
 from penstock.http.server import Exchange
 from penstock.protocol.admission import is_modern
-from penstock.protocol.envelopes import Fault, Notification, Reply, Request, decode, encode_error, is_batch
+from penstock.protocol.envelopes import Fault, Message, Notification, Reply, Request, decode, encode_error, is_batch
 from penstock.protocol.errors import INVALID_REQUEST
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, writes_null_id
 
@@ -43,16 +43,23 @@ class Worker:
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
-        facts = head_facts(request, self.admittance)
+        facts = request.shared.get(FACTS)
+        if type(facts) is not HeadFacts or facts.admittance is not self.admittance:
+            facts = request.shared[FACTS] = HeadFacts(request.headers, self.admittance)
         if facts.refusal is not None:
             exchange.respond(403, encode_error(None, 403, facts.refusal, b'{"reason":"forbidden"}', null_id=False))
             return
-        exchange.extra_headers = facts.cors
+        if facts.cors:
+            exchange.extra_headers = facts.cors
         view = self._context.snapshot.endpoints.get(request.path)
         if view is None:
             self._elsewhere(exchange)
         elif request.method == b"POST":
-            self._post(exchange, view, facts)
+            message = decode(request.body)
+            if facts.is_modern and type(message) is Request:
+                self._modern.request(exchange, view, message, facts)
+            else:
+                self._take(exchange, view, message, facts)
         elif request.method == b"DELETE":
             self._legacy.end_session(exchange, view, facts)
         elif request.method == b"OPTIONS":
@@ -60,11 +67,10 @@ class Worker:
         else:
             exchange.respond(405, b'{"error":"POST messages here"}', headers=b"allow: POST, DELETE, OPTIONS\r\n")
 
-    def _post(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
-        request = exchange.request
-        message = decode(request.body)
+    def _take(self, exchange: Exchange, view: View, message: Message | Fault, facts: HeadFacts) -> None:
+        """All but requests that their headers show to be modern."""
         if type(message) is Request:
-            if facts.is_modern or is_modern(None, message):
+            if is_modern(None, message):
                 self._modern.request(exchange, view, message, facts)
             else:
                 self._legacy.message(exchange, view, message, facts)

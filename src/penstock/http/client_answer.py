@@ -23,23 +23,29 @@ _COLLECT, _EVENTS, _DISCARD = range(3)
 _MAX_PIECES: Final = 1024
 
 
-def whole_event(chunk: bytes) -> Event | None:
-    """The one event of which a chunk consists, when it is written the way servers write theirs; None: parse it.
+def whole_event(read: bytes, start: int, stop: int) -> tuple[int, int] | None:
+    """Where the data is of the one event of which this part consists, when it is written the way servers write theirs; None:
+    parse it.
 
-    Most streams are a single such event. Equal to what an `EventParser` between two events makes of the chunk, at a third
+    Most streams are a single such event. Equal to what an `EventParser` between two events makes of the part, at a third
     of its cost.
     """
-    if chunk.endswith(b"\r\n\r\n"):
-        start = 22 if chunk.startswith(b"event: message\r\ndata: ") else 6 if chunk.startswith(b"data: ") else 0
-        data = chunk[start:-4]
-    elif chunk.endswith(b"\n\n"):
-        start = 21 if chunk.startswith(b"event: message\ndata: ") else 6 if chunk.startswith(b"data: ") else 0
-        data = chunk[start:-2]
+    if read.endswith(b"\r\n\r\n", start, stop):
+        head = (
+            22 if read.startswith(b"event: message\r\ndata: ", start) else 6 if read.startswith(b"data: ", start) else 0
+        )
+        stop -= 4
+    elif read.endswith(b"\n\n", start, stop):
+        head = (
+            21 if read.startswith(b"event: message\ndata: ", start) else 6 if read.startswith(b"data: ", start) else 0
+        )
+        stop -= 2
     else:
         return None
-    if start == 0 or b"\n" in data or b"\r" in data:
+    start += head
+    if head == 0 or start > stop or read.find(b"\n", start, stop) >= 0 or read.find(b"\r", start, stop) >= 0:
         return None
-    return Event(data)
+    return start, stop
 
 
 def safe_idle_seconds(keep_alive_seconds: float) -> float:
@@ -244,10 +250,10 @@ class AnswerReader:
     def _parse_events(self, data: bytes) -> Sequence[Event]:
         parser = self._events
         if parser is None:
-            event = whole_event(data)
-            if event is not None and len(data) <= self._limits.event_bytes:
+            found = whole_event(data, 0, len(data))
+            if found is not None and len(data) <= self._limits.event_bytes:
                 self._has_begun = True
-                return (event,)
+                return (Event(data[found[0] : found[1]]),)
             parser = self._events = EventParser(self._limits.event_bytes)
             if self._has_begun:
                 parser.feed(b"\n")  # no event; tells it that the stream's first bytes, where a mark may be, are over

@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, Protocol, cast
+from typing import ClassVar, Final, Protocol, cast
 
 import httptools
 
@@ -19,6 +19,8 @@ from penstock.http.client_messages import BadResponse, ConnectionLost, RequestFa
 from penstock.http.client_repeat import RepeatedHead
 from penstock.http.client_url import Origin
 from penstock.http.limits import ClientLimits
+from penstock.http.messages import LARGE_BYTES
+from penstock.protocol.event_stream import Event
 
 _ONE_WRITE_BYTES: Final = 64 * 1024
 """A body up to this goes out in one piece with its head: the kernel is the dearest part of a small call."""
@@ -28,7 +30,10 @@ _PIECE_BYTES: Final = 256 * 1024
 class Waiter(Protocol):
     """Who waits for an answer; told exactly one of the two, once, unless it abandoned the request before."""
 
-    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes, first_byte_at: float) -> None:
+    takes_views: ClassVar[bool]
+    """Whether large bodies and data of events may come as views of what was read: that spares copies."""
+
+    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes | memoryview, first_byte_at: float) -> None:
         """The answer is there; the connection is idle again, or busy with the rest of a stream, or closed."""
 
     def lose(self, error: BaseException) -> None:
@@ -38,9 +43,11 @@ class Waiter(Protocol):
 class Awaited(asyncio.Future[Response]):
     """A waiter that is awaited."""
 
-    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes, first_byte_at: float) -> None:
+    takes_views: ClassVar[bool] = False
+
+    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes | memoryview, first_byte_at: float) -> None:
         if not self.done():
-            self.set_result(Response(status, headers, body, first_byte_at))
+            self.set_result(Response(status, headers, bytes(body), first_byte_at))
 
     def lose(self, error: BaseException) -> None:
         if not self.done():
@@ -173,11 +180,12 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         self.is_busy = True
         self._is_head = head.startswith(b"HEAD ")
         self._waiter = waiter
-        transport.write(head + body if len(body) <= _ONE_WRITE_BYTES else head)
+        is_long = len(body) > _ONE_WRITE_BYTES
+        transport.write(head if is_long else head + body)
         if transport.is_closing():  # uvloop writes later, and finds out later: then nobody knows what the server got
             self._abort()
             raise ConnectionLost(f"the connection to {self.origin} was closed by the server", unprocessed=True)
-        if len(body) > _ONE_WRITE_BYTES:
+        if is_long:
             self._unsent = memoryview(body)
             self._write_on()
 
@@ -218,8 +226,10 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         if is_first:
             self._first_byte_at = monotonic()
             repeated = self._repeated_head
-            if repeated is not None and data.startswith(repeated.block) and self._take_repeated(repeated, data):
-                return
+            if repeated is not None:
+                found = repeated.body_in(data)
+                if found is not None and self._take_repeated(repeated, data, found[0], found[1]):
+                    return
         self._is_used = True
         self._is_long_read = self._quiet_bytes + len(data) > self._limits.header_bytes
         try:
@@ -267,19 +277,19 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             self._waiter = None
             waiter.settle(self._status, self._headers, body, self._first_byte_at)
 
-    def _take_repeated(self, repeated: RepeatedHead, read: bytes) -> bool:
+    def _take_repeated(self, repeated: RepeatedHead, read: bytes, start: int, stop: int) -> bool:
         """Take an answer whose head was judged before; False when the parser must look after all."""
-        waiter, on_event = self._waiter, self._on_event
-        body = repeated.body_in(read)
-        if body is None or waiter is None or self._unsent is not None:
+        waiter, on_event, size = self._waiter, self._on_event, stop - start
+        if waiter is None or self._unsent is not None:
             return False
+        source = memoryview(read) if size >= LARGE_BYTES and waiter.takes_views else read
+        body: bytes | memoryview = b""
         if repeated.is_stream and on_event is not None:
-            event = whole_event(body) if len(body) <= self._limits.event_bytes else None
-            if event is None:
+            found = whole_event(read, start, stop) if size <= self._limits.event_bytes else None
+            if found is None:
                 return False
-            body = b""
             try:
-                on_event(event)
+                on_event(Event(source[found[0] : found[1]]))
             except Exception as error:  # the caller's own, raised where it waits: as from the parser's callbacks
                 self._fail(error)
                 return True
@@ -288,8 +298,10 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
                     self._keep_alive = True
                     self._finish()
                 return True
-        elif len(body) > self._limits.response_bytes:
+        elif size > self._limits.response_bytes:
             return False
+        else:
+            body = source[start:stop]
         self._waiter = None
         self._on_event = None
         self.is_busy = False

@@ -1,4 +1,4 @@
-"""Answers whose head is, byte for byte, that of the answer before: most are, and need no second judgement.
+"""Answers whose head is that of the answer before, but for its length and date: most are, and need no second judgement.
 
 Knows: where such an answer's body lies. Does not know: sockets, who waits. A head is remembered only after the parser has
 judged a whole answer with it that came in one read; anything that does not fit exactly is for the parser again.
@@ -9,23 +9,37 @@ from typing import Final
 
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,7}")
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
+_DATE: Final = rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
+"""RFC 9110 §5.6.7, as servers write it."""
+_VARIES: Final = re.compile(
+    rb"\r\n(?i:content-length): (?P<length>[0-9]{1,15})(?=\r\n)|\r\n(?i:date): (?P<date>%b)(?=\r\n)" % _DATE
+)
 
 
 class RepeatedHead:
     """A head that was judged: status, fields, and where the body ends."""
 
-    __slots__ = ("block", "headers", "is_stream", "length", "status")
+    __slots__ = ("_block", "_length", "_match", "headers", "is_chunked", "is_stream", "status")
 
-    def __init__(self, block: bytes, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
-        self.block: Final = block
+    def __init__(self, block: bytes, status: int, headers: dict[bytes, bytes]) -> None:
         self.status: Final = status
         self.headers: Final = headers
-        self.length: Final = length
-        """Bytes of the body; None when it is chunked."""
+        """Of the answer it was learnt from: its length and date are that one's."""
+        self.is_chunked: Final = b"transfer-encoding" in headers
         self.is_stream: Final = is_event_stream(headers)
+        self._block = block
+        """As it came last."""
+        self._length = 0 if self.is_chunked else int(headers[b"content-length"])
+        pattern, at = b"", 0
+        for field in _VARIES.finditer(block):
+            is_length = field["length"] is not None
+            start, stop = field.span("length" if is_length else "date")
+            pattern += re.escape(block[at:start]) + (b"([0-9]{1,15})" if is_length else _DATE)
+            at = stop
+        self._match: Final = re.compile(pattern + re.escape(block[at:])).match
 
     def __repr__(self) -> str:
-        return f"<RepeatedHead {self.status} {'chunked' if self.length is None else self.length}>"
+        return f"<RepeatedHead {self.status} {'chunked' if self.is_chunked else 'of known length'}>"
 
     @classmethod
     def learn(cls, read: bytes, status: int, headers: dict[bytes, bytes]) -> "RepeatedHead | None":
@@ -33,19 +47,19 @@ class RepeatedHead:
         end = read.find(b"\r\n\r\n") + 4
         if not 200 <= status < 300 or b"content-encoding" in headers or end < 4:
             return None
-        length = None
-        if b"transfer-encoding" not in headers:
-            if b"content-length" not in headers:
-                return None
-            length = int(headers[b"content-length"])
-        known = cls(read[:end], status, headers, length)
+        if b"transfer-encoding" not in headers and b"content-length" not in headers:
+            return None
+        known = cls(read[:end], status, headers)
         return known if known.body_in(read) is not None else None
 
-    def body_in(self, read: bytes) -> bytes | None:
-        """The body, if the read starts with this head and is exactly one whole answer; None: parse it."""
-        start = len(self.block)
-        if self.length is not None:
-            return read[start:] if len(read) - start == self.length else None
+    def body_in(self, read: bytes) -> tuple[int, int] | None:
+        """Where the body starts and stops, if the read starts with this head and is exactly one whole answer; None: parse it."""
+        if not read.startswith(self._block) and not self._takes(read):
+            return None
+        start = len(self._block)
+        if not self.is_chunked:
+            stop = start + self._length
+            return (start, stop) if len(read) == stop else None
         line_end = read.find(b"\r\n", start, start + 10)
         digits = read[start:line_end]
         if line_end < 0 or not _CHUNK_SIZE.fullmatch(digits):
@@ -53,7 +67,17 @@ class RepeatedHead:
         start, size = line_end + 2, int(digits, 16)
         if size == 0 or len(read) != start + size + len(_LAST_CHUNK) or not read.endswith(_LAST_CHUNK):
             return None
-        return read[start : start + size]
+        return start, start + size
+
+    def _takes(self, read: bytes) -> bool:
+        """Whether it starts with this head but for length and date; then these are the ones to expect next."""
+        found = self._match(read)
+        if found is None:
+            return False
+        self._block = found[0]
+        if not self.is_chunked and found.re.groups:
+            self._length = int(found[1])
+        return True
 
 
 def is_event_stream(headers: dict[bytes, bytes]) -> bool:

@@ -7,11 +7,7 @@ per connection.
 """
 
 import asyncio
-import contextlib
-import fcntl
 import re
-import sys
-import termios
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -19,31 +15,16 @@ from penstock.http.chunked_body import ChunkedBody
 from penstock.http.event_stream import EventStream
 from penstock.http.exchange import Calls, Exchange
 from penstock.http.limits import ServerLimits
-from penstock.http.messages import Request
+from penstock.http.messages import Body, Request, joined
 from penstock.http.request_head import Head, HeadParser, Refusal
 from penstock.http.request_repeat import KnownHead, KnownHeads
 from penstock.http.responses import BODILESS, CONTINUE, JSON, ResponseHeads
+from penstock.http.unacknowledged import unacknowledged_bytes
 
 HEAD, FIXED, CHUNKED, BUSY, LINGER, CLOSED = range(6)
 STATES = ("reading a header", "reading a body", "reading chunks", "answering", "lingering", "closed")
 NEVER = float("inf")
-LARGE_BODY_BYTES = 32 * 1024
-"""From here on a body is handed to the transport beside its head: copying it costs more than a second buffer."""
 EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
-
-
-def unacknowledged_bytes(transport: asyncio.Transport) -> int:
-    """What was written and has not reached the client's machine: ours and, where the kernel tells, the kernel's part.
-
-    The kernel takes more from us only when a third of its buffer is free, which may be megabytes: watching our part
-    alone would take a slow reader for one that does not read.
-    """
-    waiting = transport.get_write_buffer_size()
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            waiting += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    return waiting
 
 
 class Host(Calls, Protocol):
@@ -201,8 +182,13 @@ class ServerConnection(asyncio.Protocol):
         if known is not None:
             found = known.found_in(data)
             if found is not None:
+                end, length = found
+                head = known.head
                 self._stash = b""
-                self._take_body(known.head, found[1], data, found[0])
+                if len(data) - end == length <= self._host.limits.body_bytes and not head.is_chunked:
+                    self._dispatch(head, data[end:])  # what nearly every read is
+                else:
+                    self._take_body(head, length, data, end)
                 return
         if data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines ahead of a request are tolerated
             data = EMPTY_LINES.sub(b"", data, count=1)
@@ -222,12 +208,12 @@ class ServerConnection(asyncio.Protocol):
             self._known = known
             self._take_body(known.head, found[1], data, end)
             return
-        head = self._host.head_parser.parse(block)
-        if isinstance(head, Refusal):
-            self._refuse(head)
+        judged = self._host.head_parser.parse(block)
+        if isinstance(judged, Refusal):
+            self._refuse(judged)
             return
-        self._known = self._host.known_heads.remember(block, head)
-        self._take_body(head, head.content_length, data, end)
+        self._known = self._host.known_heads.remember(block, judged)
+        self._take_body(judged, judged.content_length, data, end)
 
     def _take_body(self, head: Head, length: int, data: bytes, end: int) -> None:
         """After a header block that ends at `end` and announces so many bytes."""
@@ -330,25 +316,27 @@ class ServerConnection(asyncio.Protocol):
 
     # answering: what exchanges and streams call
 
-    def answer(self, status: int, body: bytes, content_type: bytes, headers: bytes) -> None:
+    def answer(self, status: int, body: Body, content_type: bytes, headers: bytes) -> None:
         """Send the whole response, and be ready for the next request."""
-        host = self._host
-        head = cast(Head, self._head)
+        host, head = self._host, self._head
+        assert head is not None
         keep = head.keep_alive and not host.is_draining
         if not keep:
             headers += b"connection: close\r\n"
         if status == 200 and content_type is JSON and head.method != b"HEAD":
-            if len(body) < LARGE_BODY_BYTES:
-                self._transport.write(b"%b%d\r\n%b\r\n%b" % (host.heads.ok_json, len(body), headers, body))
+            if isinstance(body, tuple):
+                length = sum(map(len, body))
+                self._transport.writelines((b"%b%d\r\n%b\r\n" % (host.heads.ok_json, length, headers), *body))
             else:
-                self._transport.writelines((b"%b%d\r\n%b\r\n" % (host.heads.ok_json, len(body), headers), body))
+                self._transport.write(b"%b%d\r\n%b\r\n%b" % (host.heads.ok_json, len(body), headers, body))
         elif status in BODILESS:
             self._transport.write(b"%b%b\r\n" % (host.heads.start(status), headers))
         else:
-            kind = b"content-type: %b\r\n" % content_type if body else b""
-            shown = b"" if head.method == b"HEAD" else body
+            whole = joined(body)
+            kind = b"content-type: %b\r\n" % content_type if whole else b""
+            shown = b"" if head.method == b"HEAD" else whole
             self._transport.write(
-                b"%b%bcontent-length: %d\r\n%b\r\n%b" % (host.heads.start(status), kind, len(body), headers, shown)
+                b"%b%bcontent-length: %d\r\n%b\r\n%b" % (host.heads.start(status), kind, len(whole), headers, shown)
             )
         self._finish(keep)
 

@@ -9,8 +9,10 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+import msgspec
+
 from penstock.http.event_stream import EventStream
-from penstock.http.messages import Request
+from penstock.http.messages import Body, Request
 from penstock.http.request_head import Refusal
 from penstock.http.responses import JSON, refusal_body
 
@@ -22,7 +24,7 @@ NO_ANSWER = refusal_body(Refusal(500, "no_answer"))
 class Link(Protocol):
     """What an exchange asks of its connection."""
 
-    def answer(self, status: int, body: bytes, content_type: bytes, headers: bytes) -> None:
+    def answer(self, status: int, body: Body, content_type: bytes, headers: bytes) -> None:
         """Send the whole response."""
 
     def begin_stream(self, headers: bytes) -> EventStream:
@@ -41,48 +43,35 @@ class Calls(Protocol):
         """The task is done: take it out of `tasks`."""
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """A request that waits for its answer."""
 
-    __slots__ = (
-        "_calls",
-        "_link",
-        "_task",
-        "extra_headers",
-        "is_answered",
-        "is_disconnected",
-        "on_disconnect",
-        "received_at",
-        "request",
-    )
-
-    def __init__(self, link: Link, calls: Calls, request: Request, received_at: float) -> None:
-        self._link: Link | None = link
-        self._calls = calls
-        self._task: asyncio.Task[None] | None = None
-        self.request = request
-        self.received_at = received_at
-        """Monotonic seconds, when the request was complete."""
-        self.on_disconnect: Callable[[], object] | None = None
-        """Called once if the client goes away before the answer is complete."""
-        self.extra_headers = b""
-        """Whole header lines that go out with the answer, whoever gives it: what CORS needs."""
-        self.is_answered = False
-        """A response was sent, or a stream was opened."""
-        self.is_disconnected = False
+    _link: Link | None
+    _calls: Calls
+    request: Request
+    received_at: float
+    """Monotonic seconds, when the request was complete."""
+    _task: asyncio.Task[None] | None = None
+    on_disconnect: Callable[[], object] | None = None
+    """Called once if the client goes away before the answer is complete."""
+    extra_headers: bytes = b""
+    """Whole header lines that go out with the answer, whoever gives it: what CORS needs."""
+    is_answered: bool = False
+    """A response was sent, or a stream was opened."""
+    is_disconnected: bool = False
 
     def __repr__(self) -> str:
         state = "disconnected" if self.is_disconnected else "answered" if self.is_answered else "waiting"
         return f"<Exchange {self.request.method.decode()} {self.request.path} {state}>"
 
-    def respond(self, status: int, body: bytes = b"", content_type: bytes = JSON, headers: bytes = b"") -> None:
+    def respond(self, status: int, body: Body = b"", content_type: bytes = JSON, headers: bytes = b"") -> None:
         """Answer in one write; `headers` are whole lines. Nothing is sent when the client is gone."""
         if self.is_answered:
             raise RuntimeError(f"{self!r} has its answer already")
         self.is_answered = True
         link = self._link
         if link is not None:
-            self._link = None
+            self._link = self.on_disconnect = None
             link.answer(status, body, content_type, headers + self.extra_headers)
 
     def open_stream(self, headers: bytes = b"") -> EventStream:
@@ -107,7 +96,7 @@ class Exchange:
 
     def answer_completed(self) -> None:
         """The connection says: the stream has its last event."""
-        self._link = None
+        self._link = self.on_disconnect = None
 
     def disconnected(self) -> None:
         """The connection says: the client is gone."""

@@ -3,8 +3,23 @@
 Knows: what a complete request consists of. Does not know: sockets, parsing, what a path means.
 """
 
+from typing import Final
 
-class Request:
+import msgspec
+
+Body = bytes | tuple[bytes | memoryview, ...]
+"""What a body consists of: bytes, or pieces of it in order, so that large ones need not be copied into one."""
+
+LARGE_BYTES: Final = 32 * 1024
+"""From here on bytes are handed on as views, and bodies as pieces: copying costs more than the objects for that."""
+
+
+def joined(body: Body) -> bytes:
+    """A body as bytes."""
+    return b"".join(body) if isinstance(body, tuple) else body
+
+
+class Request(msgspec.Struct, eq=False, gc=False):
     """A complete request whose framing and header have been judged.
 
     `path` is as it came (visible ASCII, not percent-decoded), `query` what follows the `?`; names in `headers` are
@@ -12,24 +27,13 @@ class Request:
     not among them: `body` tells. `headers` is shared by all requests that repeat the block: read it, never change it.
     """
 
-    __slots__ = ("body", "headers", "method", "path", "query", "shared")
-
-    def __init__(
-        self,
-        method: bytes,
-        path: str,
-        query: bytes,
-        headers: dict[bytes, bytes],
-        body: bytes,
-        shared: dict[str, object] | None = None,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.body = body
-        self.shared: dict[str, object] = {} if shared is None else shared
-        """What the handler worked out from this very header block: all requests that repeat it have the same dict."""
+    method: bytes
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+    shared: dict[str, object] = {}
+    """What the handler worked out from this very header block: all requests that repeat it have the same dict."""
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.path} [{len(self.headers)} fields | body {len(self.body)} B]>"

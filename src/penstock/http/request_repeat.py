@@ -12,7 +12,6 @@ MAX_BLOCK_BYTES: Final = 2048
 """Longer blocks are parsed each time."""
 MAX_KNOWN: Final = 1024
 """Blocks one server remembers; the oldest is forgotten first."""
-_MAX_DIGITS: Final = 18
 _LENGTH_LINES: Final = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
 """As clients write it; a block that writes it in another way is known with its length."""
 
@@ -20,31 +19,35 @@ _LENGTH_LINES: Final = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
 class KnownHead:
     """A block that was accepted, cut where its `content-length` stands."""
 
-    __slots__ = ("after", "before", "head")
+    __slots__ = ("_block", "_end_size", "_found", "_start", "after", "before", "head")
 
-    def __init__(self, before: bytes, after: bytes, head: Head) -> None:
+    def __init__(self, block: bytes, head: Head) -> None:
+        before, after = _cut(block)
         self.before: Final = before
         """Up to the digits, or the whole block where no length is said."""
         self.after: Final = after
         """From the end of the digits; empty where no length is said."""
         self.head: Final = head
+        self._start: Final = len(before)
+        self._end_size: Final = len(after)
+        self._block: Final = block
+        self._found: Final = (len(block), head.content_length)
 
     def __repr__(self) -> str:
         return f"<KnownHead {self.head!r}>"
 
     def found_in(self, data: bytes) -> tuple[int, int] | None:
         """Where the head at the start of `data` ends and how long its body is, if it is this head; else None."""
-        before, after = self.before, self.after
-        if not data.startswith(before):
+        if data.startswith(self._block):
+            return self._found
+        start, end_size = self._start, self._end_size
+        if not end_size or not data.startswith(self.before):
             return None
-        start = len(before)
-        if not after:
-            return start, self.head.content_length
-        stop = data.find(b"\r", start, start + _MAX_DIGITS + 1)
+        stop = data.find(b"\r", start, start + 19)  # at most 18 digits
         digits = data[start:stop]
-        if stop < 0 or not digits.isdigit() or not data.startswith(after, stop):
-            return None
-        return stop + len(after), int(digits)
+        if digits.isdigit() and stop > 0 and data.startswith(self.after, stop):
+            return stop + end_size, int(digits)
+        return None
 
 
 class KnownHeads:
@@ -70,11 +73,10 @@ class KnownHeads:
         """Keep what was judged of a whole block; None when it is too long for that."""
         if len(block) > MAX_BLOCK_BYTES:
             return None
-        before, after = _cut(block)
-        known = KnownHead(before, after, head)
+        known = KnownHead(block, head)
         if len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
-        self._known[before + after] = known
+        self._known[known.before + known.after] = known
         return known
 
 

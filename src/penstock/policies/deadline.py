@@ -33,7 +33,7 @@ class DeadlineSettings(msgspec.Struct, frozen=True):
 class Deadline:
     """The policy of one server's routes."""
 
-    __slots__ = ("_server", "_settings", "running")
+    __slots__ = ("_server", "_settings", "leave", "running")
     is_transparent = True
 
     def __init__(self, server: str, settings: DeadlineSettings) -> None:
@@ -41,6 +41,8 @@ class Deadline:
         self._settings = settings
         self.running: Final[set[Call]] = set()
         """The server's calls under way."""
+        self.leave: Final[Callable[[Call], None]] = self.running.discard
+        """The call has ended."""
 
     def __repr__(self) -> str:
         idle, total = self._settings.idle_seconds, self._settings.total_seconds
@@ -51,10 +53,6 @@ class Deadline:
         self.running.add(call)
         call.watch = self
         return proceed(call)
-
-    def leave(self, call: Call) -> None:
-        """The call has ended."""
-        self.running.discard(call)
 
     def expire(self, now: float) -> None:
         """Cancel the task of each call that is over its time at `now` (loop seconds)."""

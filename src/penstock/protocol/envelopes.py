@@ -12,7 +12,7 @@ Source: JSON-RPC 2.0; "Messages" of basic/index of each revision; batches: 2025-
 
 import re
 from itertools import accumulate
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -94,6 +94,16 @@ class _Wire(msgspec.Struct, gc=False):
     error: _WireError | UnsetType | None = UNSET
 
 
+class _Asked(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A request with nothing else in it: what nearly all messages are."""
+
+    jsonrpc: Literal["2.0"]
+    id: Raw
+    method: str
+    params: dict[str, Raw]
+
+
+_decode_asked = msgspec.json.Decoder(_Asked).decode
 _decode_wire = msgspec.json.Decoder(_Wire).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_items = msgspec.json.Decoder(list[Raw]).decode
@@ -115,29 +125,42 @@ def decode(body: bytes) -> Message | Fault:
     (-32600, with the id where it could be read); nesting beyond `MAX_DEPTH` or an id beyond `MAX_ID_BYTES` (our own code).
     Never raises.
     """
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and nests_too_deep(body):
+    openings = (
+        2 * len(body) - len(body.replace(b"{", b"")) - len(body.replace(b"[", b""))
+    )  # many times faster than `count`
+    if openings > MAX_DEPTH and nests_too_deep(body):
         return _TOO_DEEP
     try:
         if not body.isascii():
             body.decode()
-        wire = _decode_wire(body)
+        asked = _decode_asked(body)
+    except msgspec.ValidationError:
+        return _decode_other(body)  # another kind of message, or none
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_again(body)
+    raw_id = bytes(asked.id)
+    if raw_id.isdigit() and len(raw_id) < 16:
+        return Request(raw_id, asked.method, asked.params)
+    identity = read_id(raw_id)
+    return Request(identity, asked.method, asked.params) if isinstance(identity, bytes) else identity
+
+
+def _decode_other(body: bytes) -> Message | Fault:
+    """A message that has other members than a request with parameters needs."""
+    try:
+        wire = _decode_wire(body)
+    except (msgspec.DecodeError, RecursionError):
         return _decode_again(body)
     if wire.jsonrpc != "2.0":
         return Fault(INVALID_REQUEST, "Invalid request: 'jsonrpc' must be \"2.0\"", _id_or_none(wire.id))
     method = wire.method
-    if method is not UNSET and wire.result is UNSET and wire.error is UNSET:
-        params = wire.params
-        if params is UNSET:
-            params = {}
-        if wire.id is UNSET:
-            return Notification(method, params)
-        raw_id = bytes(wire.id)
-        if raw_id.isdigit() and len(raw_id) < 16:
-            return Request(raw_id, method, params)
-        identity = read_id(raw_id)
-        return Request(identity, method, params) if isinstance(identity, bytes) else identity
-    return _reply(wire)
+    if method is UNSET or wire.result is not UNSET or wire.error is not UNSET:
+        return _reply(wire)
+    params = {} if wire.params is UNSET else wire.params
+    if wire.id is UNSET:
+        return Notification(method, params)
+    identity = read_id(bytes(wire.id))
+    return Request(identity, method, params) if isinstance(identity, bytes) else identity
 
 
 class ResultMarks(msgspec.Struct, rename="camel", gc=False):
@@ -155,14 +178,16 @@ class ResultMarks(msgspec.Struct, rename="camel", gc=False):
 _decode_marks = msgspec.json.Decoder(ResultMarks).decode
 
 
-def compact_result(body: bytes, id: bytes) -> tuple[bytes, ResultMarks] | None:
+def compact_result(body: bytes | memoryview, id: bytes) -> tuple[bytes | memoryview, ResultMarks] | None:
     """The result of a reply written without spaces in one of the two orders nearly all servers use, and what stands in it;
     None: `decode` the reply.
 
     The result is a complete JSON object: whatever stands between the known beginning and the known end is judged as one, so
-    that a member smuggled in behind it is not missed. The id must be the one given.
+    that a member smuggled in behind it is not missed. The id must be the one given. Of a view the result is one, too.
     """
     head = b'{"jsonrpc":"2.0","id":%b,"result":' % id
+    if type(body) is memoryview:
+        return _compact_view(body, head, id)
     if body.startswith(head):
         if not body.endswith(b"}"):
             return None
@@ -175,6 +200,28 @@ def compact_result(body: bytes, id: bytes) -> tuple[bytes, ResultMarks] | None:
     try:
         if not body.isascii():
             body.decode()
+        return result, _decode_marks(result)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _compact_view(body: memoryview, head: bytes, id: bytes) -> tuple[memoryview, ResultMarks] | None:
+    """The same for what is too large to be copied without need."""
+    if bytes(body[: len(head)]) == head:
+        if body[-1] != ord("}"):
+            return None
+        result = body[len(head) : -1]
+    else:
+        end = b',"jsonrpc":"2.0","id":%b}' % id
+        if bytes(body[:10]) != b'{"result":' or bytes(body[-len(end) :]) != end:
+            return None
+        result = body[10 : -len(end)]
+    try:
+        whole = body.obj
+        if (
+            not isinstance(whole, bytes) or not whole.isascii()
+        ):  # what stands around the body is looked at too: it is little
+            str(body, "utf-8")
         return result, _decode_marks(result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
@@ -240,7 +287,7 @@ def decode_batch(body: bytes) -> list[Message | Fault] | Fault:
     The whole is refused when it is no array of 1 to `MAX_BATCH` items; an item is refused when it is an `initialize`
     (which must travel alone) or repeats the id of a request before it (nobody could tell the answers apart).
     """
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and nests_too_deep(body):
+    if nests_too_deep(body):
         return _TOO_DEEP
     try:
         body.decode()
@@ -351,6 +398,11 @@ def encode_notification(method: str, params: dict[str, Raw]) -> bytes:
 def encode_result(id: bytes, result: bytes) -> bytes:
     """A reply that carries a result (a JSON object, written as it is)."""
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, result)
+
+
+def encode_large_result(id: bytes, result: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
+    """The same in pieces, for what is too large to be copied without need."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":' % id, result, b"}"
 
 
 def encode_error(

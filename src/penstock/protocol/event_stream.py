@@ -19,8 +19,8 @@ class EventTooLarge(Exception):
 class Event(NamedTuple):
     """One dispatched event."""
 
-    data: bytes
-    """The data lines joined by LF; may be empty (an event that only carries an id)."""
+    data: bytes | memoryview
+    """The data lines joined by LF; may be empty (an event that only carries an id). A view only for who asked for views."""
     event: bytes = b"message"
     id: bytes | None = None
     """As said by this very event; `EventParser.last_event_id` remembers the last one."""

@@ -57,96 +57,70 @@ class Cancellable(Protocol):
 class Watch(Protocol):
     """Who bounds a call's time by cancelling its task."""
 
-    def leave(self, call: "Call") -> None:
-        """The call has ended."""
+    @property
+    def leave(self) -> "Callable[[Call], None]":
+        """Tells that the call has ended."""
+        ...
 
     def refusal(self, call: "Call") -> ServerError | None:
         """What the cancelling of the call's task means; None when it was not the watch's doing."""
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One request on its way to a server. Made by an edge, read by policies, used up by one upstream.
 
     `params` hold everything but `_meta`; `meta` holds `_meta` without the modern per-request fields Penstock itself writes
     (protocolVersion, clientInfo, clientCapabilities): an upstream adds those its era needs from `caller`.
     """
 
-    __slots__ = (
-        "caller",
-        "expired_after",
-        "first_byte_at",
-        "headers",
-        "meta",
-        "method",
-        "name",
-        "notify",
-        "on_end",
-        "params",
-        "progress_at",
-        "sent_at",
-        "started_at",
-        "task",
-        "watch",
-    )
-
-    def __init__(
-        self,
-        method: str,
-        params: dict[str, msgspec.Raw],
-        *,
-        caller: Caller,
-        name: str | None = None,
-        meta: dict[str, msgspec.Raw] | None = None,
-        notify: Notify | None = None,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-        started_at: float = 0.0,
-    ) -> None:
-        self.method = method
-        self.params = params
-        self.caller = caller
-        self.name = name
-        """The server's own name of the tool or prompt, or the resource's URI: the value of `Mcp-Name`."""
-        self.meta = meta
-        self.notify = notify
-        """None when the caller cannot take notifications."""
-        self.headers = headers
-        """Extra request headers (lower-case names): `mcp-param-*` and what `forward_headers` names. HTTP servers only."""
-        self.started_at = started_at
-        """When the request was complete. All four are `time.monotonic()` (uvloop's own clock ticks in ms); 0.0: not reached."""
-        self.sent_at = 0.0
-        """When a connection or session was had and the request was written: the pool wait ends here."""
-        self.first_byte_at = 0.0
-        """When the first byte of the server's answer came."""
-        self.progress_at = 0.0
-        """When the server last showed progress; the idle deadline counts from here."""
-        self.task: Cancellable | None = None
-        """The call's one task, when somebody may want to end it."""
-        self.watch: Watch | None = None
-        """Who bounds the call's time, once a policy does."""
-        self.expired_after = 0.0
-        """Seconds after which `watch` ended the call; 0.0 while it has not."""
-        self.on_end: OnEnd | None = None
-        """Who takes the outcome of a call that was sent by `QuickUpstream.start`."""
+    method: str
+    params: dict[str, msgspec.Raw]
+    caller: Caller
+    name: str | None = None
+    """The server's own name of the tool or prompt, or the resource's URI: the value of `Mcp-Name`."""
+    meta: dict[str, msgspec.Raw] | None = None
+    notify: Notify | None = None
+    """None when the caller cannot take notifications."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Extra request headers (lower-case names): `mcp-param-*` and what `forward_headers` names. HTTP servers only."""
+    started_at: float = 0.0
+    """When the request was complete. All four are `time.monotonic()` (uvloop's own clock ticks in ms); 0.0: not reached."""
+    on_end: "OnEnd | None" = None
+    """Who takes the outcome of a call that was sent by `QuickUpstream.start`."""
+    sent_at: float = 0.0
+    """When a connection or session was had and the request was written: the pool wait ends here."""
+    first_byte_at: float = 0.0
+    """When the first byte of the server's answer came."""
+    progress_at: float = 0.0
+    """When the server last showed progress; the idle deadline counts from here."""
+    task: Cancellable | None = None
+    """The call's one task, when somebody may want to end it."""
+    watch: Watch | None = None
+    """Who bounds the call's time, once a policy does."""
+    expired_after: float = 0.0
+    """Seconds after which `watch` ended the call; 0.0 while it has not."""
 
     def __repr__(self) -> str:
         return f"<Call {self.method} {self.name or ''}>"
 
 
-class Result:
-    """A server's result: JSON object bytes, as it sent them."""
+class Result(msgspec.Struct, eq=False, gc=False):
+    """A server's result: a JSON object, as it sent it."""
 
-    __slots__ = ("era", "marks", "raw")
-
-    def __init__(self, raw: bytes, era: Era, marks: ResultMarks | None = None) -> None:
-        self.marks: Final = marks
-        """What stands in it; None when nobody has looked."""
-        self.raw: Final = raw
-        """Owned bytes (never a slice that keeps a larger buffer alive)."""
-        self.era: Final = era
-        """Era of the server: a legacy result has no `resultType`."""
+    json: bytes | memoryview
+    """Owned bytes, or where it is large a view of the server's whole answer, so that it need not be copied."""
+    era: Era
+    """Era of the server: a legacy result has no `resultType`."""
+    marks: ResultMarks | None = None
+    """What stands in it; None when nobody has looked."""
 
     def __repr__(self) -> str:
-        return f"<Result {self.era.value} {len(self.raw)} bytes>"
+        return f"<Result {self.era.value} {len(self.json)} bytes>"
+
+    @property
+    def raw(self) -> bytes:
+        """The same as bytes of its own."""
+        return bytes(self.json)
 
 
 class Failure:

@@ -216,10 +216,16 @@ class Pool(Generic[T]):
             raise ValueError(f"{self!r}: {item!r} is not on loan")
         now = self._now()
         self._hold_seconds += now - slot.borrowed_at
-        if discard or self._closed or now >= slot.expires_at or self._is_closed(item):
+        expires_at = slot.expires_at
+        if discard or self._closed or now >= expires_at or self._is_closed(item):
             self._drop(slot)
-        else:
+        elif self._waiters:
             self._release(slot, now)
+        else:
+            slot.idle_since = now
+            fresh_until = now + self._fresh_seconds
+            slot.fresh_until = fresh_until if fresh_until < expires_at else expires_at
+            self._idle.append(slot)
 
     def limit_idle(self, seconds: float) -> None:
         """From now on let no item rest longer than that: whoever is at the other end says that it does not."""

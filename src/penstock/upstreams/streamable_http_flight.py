@@ -6,8 +6,10 @@ Invariant: `call.on_end` is called exactly once, and by then the connection is g
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Final, Protocol
+
+import msgspec
 
 from penstock.errors import ServerError, ServerMisbehaved
 from penstock.http.client import ClientConnection, RequestFailed, Response
@@ -25,7 +27,7 @@ class Side(Protocol):
     def reception(self, call: Call, request_id: bytes) -> Reception:
         """What takes in an answer that comes in more than one piece."""
 
-    def ordinary(self, body: bytes, request_id: bytes) -> Answer | None:
+    def ordinary(self, body: bytes | memoryview, request_id: bytes) -> Answer | None:
         """The answer, when a body with status 200 and a JSON type is nothing but that."""
 
     async def unusual(self, call: Call, reception: Reception, came: Response | RequestFailed) -> Answer:
@@ -34,8 +36,10 @@ class Side(Protocol):
     def cancelled(self, request_id: bytes) -> None:
         """The caller does not wait any more; the server has not answered."""
 
-    def landed(self) -> None:
-        """The flight has ended: answered, lost or cancelled. Once for each."""
+    @property
+    def landed(self) -> Callable[[], None] | None:
+        """Told once for each flight that it has ended: answered, lost or cancelled; None when nobody needs to know."""
+        ...
 
 
 class Supervisor(Protocol):
@@ -50,41 +54,21 @@ class Supervisor(Protocol):
         """The outcome of a side's second thoughts."""
 
 
-class Flight:
+class Flight(msgspec.Struct, eq=False):
     """One call under way over one borrowed connection; the connection's waiter."""
 
-    __slots__ = (
-        "_answer",
-        "_call",
-        "_connection",
-        "_follows",
-        "_id",
-        "_is_over",
-        "_pool",
-        "_reception",
-        "_side",
-        "_supervisor",
-    )
+    takes_views: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        side: Side,
-        call: Call,
-        request_id: bytes,
-        connection: ClientConnection,
-        pool: Pool[ClientConnection],
-    ) -> None:
-        self._supervisor = supervisor
-        self._side = side
-        self._call = call
-        self._id = request_id
-        self._connection: ClientConnection | None = connection
-        self._pool: Final = pool
-        self._reception: Reception | None = None
-        self._answer: Answer | None = None
-        self._follows: asyncio.Task[Answer] | None = None
-        self._is_over = False
+    _supervisor: Supervisor
+    _side: Side
+    _call: Call
+    _id: bytes
+    _connection: ClientConnection | None
+    _pool: Pool[ClientConnection]
+    _reception: Reception | None = None
+    _answer: Answer | None = None
+    _follows: asyncio.Task[Answer] | None = None
+    _is_over: bool = False
 
     def __repr__(self) -> str:
         state = "over" if self._is_over else "followed" if self._follows is not None else "under way"
@@ -115,7 +99,7 @@ class Flight:
             reception = self._reception = self._side.reception(self._call, self._id)
         return reception.on_event(event)
 
-    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes, first_byte_at: float) -> None:
+    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes | memoryview, first_byte_at: float) -> None:
         """The connection has the answer."""
         connection = self._connection
         if connection is not None:
@@ -129,12 +113,9 @@ class Flight:
             elif headers.get(b"content-type", b"").startswith(b"application/json"):
                 answer = self._side.ordinary(body, self._id)
         if answer is None:
-            self._think_again(Response(status, headers, body, first_byte_at))
+            self._think_again(Response(status, headers, bytes(body), first_byte_at))
             return
-        self._is_over = True
-        on_end = self._call.on_end
-        if on_end is not None:
-            on_end(answer)
+        self._end(answer)
 
     def lose(self, error: BaseException) -> None:
         """The connection has failed, or the reception refused what came."""
@@ -158,7 +139,9 @@ class Flight:
 
     def _give_back(self, connection: ClientConnection) -> None:
         self._connection = None
-        self._side.landed()
+        landed = self._side.landed
+        if landed is not None:
+            landed()
         if connection.is_busy:  # the answer is had, or nobody waits for it, but it has not ended
             connection.on_settled = self._pool.give_back
         else:

@@ -41,7 +41,7 @@ class SessionSide:
         """See `Side`."""
         return self._legacy.reception(request_id, self._session, call)
 
-    def ordinary(self, body: bytes, request_id: bytes) -> Answer | None:
+    def ordinary(self, body: bytes | memoryview, request_id: bytes) -> Answer | None:
         """See `Side`."""
         compact = compact_result(body, request_id)
         return None if compact is None else Result(compact[0], Era.LEGACY, compact[1])

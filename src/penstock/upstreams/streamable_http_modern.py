@@ -71,6 +71,7 @@ class ModernHttp:
     """The modern side of one server."""
 
     __slots__ = ("_counts", "_heads", "_last_id", "_link", "_param_rules", "_settings", "version")
+    landed = None
 
     def __init__(self, link: HttpLink, settings: StreamableHttpSettings, counts: HttpCounts) -> None:
         self._link, self._settings, self._counts = link, settings, counts
@@ -113,7 +114,7 @@ class ModernHttp:
         """See `Side`."""
         return Reception(self._link.name, request_id, Era.MODERN, self._counts, call=call)
 
-    def ordinary(self, body: bytes, request_id: bytes) -> Answer | None:
+    def ordinary(self, body: bytes | memoryview, request_id: bytes) -> Answer | None:
         """See `Side`."""
         compact = compact_result(body, request_id)
         return None if compact is None else Result(compact[0], Era.MODERN, compact[1])
@@ -128,9 +129,6 @@ class ModernHttp:
 
     def cancelled(self, request_id: bytes) -> None:
         """See `Side`: the closed connection has said it all."""
-
-    def landed(self) -> None:
-        """See `Side`."""
 
     async def _conclude(self, call: Call, response: Response, reception: Reception, *, may_relearn: bool) -> Answer:
         """The answer in what came; else what the refusal in it means."""
@@ -147,14 +145,21 @@ class ModernHttp:
 
     def _write(self, call: Call) -> tuple[bytes, bytes, bytes]:
         """Head, body and id of the request."""
-        self._last_id += 1
-        request_id = b"%d" % self._last_id
-        params, meta = call.params, self._meta(call, request_id)
-        if len(params) == 2 and call.method == "tools/call" and "arguments" in params and "name" in params:
-            body = _TOOLS_CALL % (request_id, params["name"], params["arguments"], meta)  # what nearly every request is
+        number = self._last_id = self._last_id + 1
+        request_id = b"%d" % number
+        params, method, name = call.params, call.method, call.name
+        known = call.caller.encoded_meta
+        meta = (
+            known[1]
+            if known is not None and known[0] == self.version and not call.meta
+            else self._meta(call, request_id)
+        )
+        arguments = params.get("arguments")
+        if arguments is not None and len(params) == 2 and "name" in params and method == "tools/call":
+            body = _TOOLS_CALL % (request_id, params["name"], arguments, meta)  # what nearly every request is
         else:
-            body = encode_request(request_id, call.method, params | {"_meta": meta})
-        head = self._heads.get((call.method, call.name)) or self._new_head(call.method, call.name)
+            body = encode_request(request_id, method, params | {"_meta": meta})
+        head = self._heads.get((method, name)) or self._new_head(method, name)
         if call.headers or self._param_rules:
             head += extra_lines(self._call_headers(call), with_params=True)
         return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, request_id

@@ -104,7 +104,7 @@ class Reception:
         if event.retry_ms is not None:
             self.retry_ms = event.retry_ms
         if event.data and event.event == _MESSAGE:
-            self.take(event.data)
+            self.take(bytes(event.data))
         return self.reply is not None
 
     def take(self, body: bytes) -> None:
@@ -121,7 +121,7 @@ class Reception:
         compact = compact_result(body, self.id) if self.reply is None else None
         if compact is not None:  # what nearly every body is
             result, self._marks = compact
-            self.reply = Reply(self.id, result)
+            self.reply = Reply(self.id, bytes(result))
         else:
             self._take(decode(body))
 

@@ -235,5 +235,5 @@ async def test_repr_shows_what_there_is(running: Running) -> None:
     assert repr(view.routes["tools/call"]["weather_now"]) == "<Route tools/call weather now>"
     assert repr(view.lists["tools/list"]) == "<PreparedList all tools/list 2 items>"
     assert repr(running.worker).startswith("<Worker <Snapshot ")
-    assert repr(HeadFacts({}, Admittance())) == "<HeadFacts no version >"
+    assert repr(HeadFacts({}, Admittance())) == "<HeadFacts no version>"
     assert repr(running.worker._legacy).startswith("<LegacyEdge <Sessions ")

@@ -352,7 +352,10 @@ LINES = st.lists(
 @example(b"event: message\ndata: x\n\n")
 @example(b"event: message\r\ndata: x\r\n\r\n")
 def test_the_short_way_to_a_whole_event_gives_what_the_parser_gives(chunk: bytes) -> None:
-    event = whole_event(chunk)
+    found = whole_event(chunk, 0, len(chunk))
+    event = None if found is None else Event(chunk[found[0] : found[1]])
+    inside = whole_event(b"\n\ndata: " + chunk + b"\n\n", 8, 8 + len(chunk))
+    assert inside == (None if found is None else (found[0] + 8, found[1] + 8)), "what stands around it is not looked at"
     if event is not None:
         parser = EventParser(1000)
         parser.feed(b"\n")

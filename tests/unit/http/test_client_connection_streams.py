@@ -1,6 +1,7 @@
 """One connection and an event stream: what resumes the awaiter, and when the connection is free again."""
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
@@ -25,7 +26,7 @@ async def test_events_arrive_as_they_are_sent_and_the_final_one_resumes_the_awai
     seen: list[bytes] = []
 
     def take(event: Event) -> bool:
-        seen.append(event.data)
+        seen.append(bytes(event.data))
         go_on.set()
         return is_final(event)
 
@@ -159,6 +160,8 @@ async def test_a_callback_may_close_the_connection() -> None:
 
 class Gone:
     """A waiter that abandons its request at the first event, and must hear nothing more."""
+
+    takes_views: ClassVar[bool] = False
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection

@@ -44,7 +44,9 @@ async def test_what_was_worked_out_from_a_header_block_is_shared_by_its_repeats_
         assert [request.body for request in lane.seen] == [b"1", b"1", b"", b"x" * 12, b"123"]
 
 
-@pytest.mark.parametrize("length", [b"4", b"0004", b"4 ", b"-4", b"+4", b"4, 4", b"", b"4" * 19, b"4\r\nContent-Length: 4"])
+@pytest.mark.parametrize(
+    "length", [b"4", b"0004", b"4 ", b"-4", b"+4", b"4, 4", b"", b"4" * 19, b"4\r\nContent-Length: 4"]
+)
 async def test_a_known_head_with_another_length_is_judged_as_if_it_were_new(length: bytes) -> None:
     sent = b"POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\nbody" % length
     async with serving() as lane:

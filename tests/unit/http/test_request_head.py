@@ -314,6 +314,7 @@ def test_whatever_is_accepted_is_what_llhttp_understood(warm: list[bytes], piece
             joined: dict[bytes, bytes] = {}
             for name, value in view.headers:
                 joined[name] = joined[name] + b", " + value if name in joined else value
+            joined.pop(b"content-length", None)
             assert head.headers == joined
 
 

@@ -117,7 +117,7 @@ def test_a_parser_shows_what_is_pending() -> None:
 def test_a_written_event_reads_back_as_one_event(value: object, pretty: bool) -> None:
     data = json.dumps(value, indent=2 if pretty else None).replace("\n", "\r\n").encode()
     (event,) = parse(encode_event(data, event=b"x", id=b"7"))
-    assert json.loads(event.data) == value
+    assert json.loads(bytes(event.data)) == value
     assert (event.event, event.id) == (b"x", b"7")
 
 

@@ -11,6 +11,7 @@ from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.legacy import LegacyEdge
 from penstock.gateway.view import View
 from penstock.http.event_stream import EventStream
+from penstock.http.messages import Body, joined
 from penstock.http.server import Exchange
 from penstock.protocol.envelopes import Fault, decode_batch, encode_batch, encode_error
 
@@ -40,8 +41,8 @@ class _MemberLink:
     def __init__(self, members: _Members, index: int) -> None:
         self._settle: Final = partial(members.settle, index)
 
-    def answer(self, _status: int, body: bytes, _content_type: bytes, _headers: bytes) -> None:
-        self._settle(body or None)
+    def answer(self, _status: int, body: Body, _content_type: bytes, _headers: bytes) -> None:
+        self._settle(joined(body) or None)
 
     def begin_stream(self, _headers: bytes) -> EventStream:
         self._settle(None)  # a cancelled member: it has no answer

@@ -13,12 +13,13 @@ import msgspec
 
 from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
-from penstock.gateway.edges.calling import RunningCall
+from penstock.gateway.edges.calling import RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name
 from penstock.gateway.edges.refusal import refusal_body
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
+from penstock.http.messages import Body
 from penstock.http.server import Exchange
 from penstock.protocol.envelopes import Fault, Message, Notification, Request, encode_error, encode_result
 from penstock.protocol.errors import (
@@ -32,7 +33,7 @@ from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
 from penstock.protocol.methods import MethodRule, lookup
 from penstock.protocol.results import to_legacy
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, answer_to_initialize
-from penstock.upstreams.interface import Call, Caller, Failure, Result
+from penstock.upstreams.interface import Caller, Failure, Result
 
 _EMPTY: Final = b"{}"
 _NOT_YET: Final = ("resources/subscribe", "resources/unsubscribe")
@@ -46,11 +47,11 @@ class LegacyForm:
     def __init__(self, revision: str) -> None:
         self._revision = revision
 
-    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
+    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
         raw = to_legacy(result.raw, method, self._revision, result.marks)
         if isinstance(raw, Fault):
             return 200, encode_error(request_id, raw.code, raw.message, null_id=False)
-        return 200, encode_result(request_id, raw)
+        return 200, result_body(request_id, raw)
 
     def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
         code = translate_error(failure.code, method, failure.era, Era.LEGACY)
@@ -223,10 +224,14 @@ class LegacyEdge:
         session: ClientSession | None,
     ) -> None:
         params, method = request.params, request.method
-        meta = decode_legacy_meta(params.pop("_meta", None))
-        if isinstance(meta, Fault):
-            self._refuse(exchange, request, meta.code, meta.message)
-            return
+        said = params.pop("_meta", None)
+        meta: dict[str, msgspec.Raw] = {}
+        if said is not None:
+            read = decode_legacy_meta(said)
+            if isinstance(read, Fault):
+                self._refuse(exchange, request, read.code, read.message)
+                return
+            meta = read.rest
         name = name_of(params, rule.name_field) if rule.name_field else None
         if name is None and rule.name_field:
             self._refuse(
@@ -241,17 +246,10 @@ class LegacyEdge:
         if rule.name_field:
             params[rule.name_field] = route.name_json
         if session is not None and session.log_level is not None:
-            meta.rest[LOG_LEVEL] = session.log_level
-        call = Call(
-            method,
-            params,
-            caller=caller,
-            name=route.name,
-            meta=meta.rest or None,
-            headers=client_headers(facts, exchange.request.headers, route.server.settings.forward_headers),
-            started_at=exchange.received_at,
-        )
-        RunningCall(exchange, request.id, facts, route, _FORMS[caller.revision], session).begin(call)
+            meta[LOG_LEVEL] = session.log_level
+        headers = client_headers(facts, exchange.request.headers, route.server.settings.forward_headers)
+        running = RunningCall(exchange, request.id, facts, route, _FORMS[caller.revision], session)
+        running.begin(method, params, caller, meta or None, headers)
 
     def _refuse(self, exchange: Exchange, request: Request, code: int, message: str) -> None:
         exchange.respond(200, encode_error(request.id, code, message, null_id=False))

@@ -12,11 +12,14 @@ import msgspec
 
 from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
-from penstock.gateway.edges.calling import RunningCall
+from penstock.gateway.edges.calling import RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
-from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name
+from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name
 from penstock.gateway.edges.refusal import refusal_body
+from penstock.gateway.route import Route
+from penstock.gateway.snapshot import Snapshot
 from penstock.gateway.view import View
+from penstock.http.messages import Body
 from penstock.http.server import Exchange
 from penstock.protocol.admission import Refusal, admit
 from penstock.protocol.envelopes import Fault, Notification, Request, encode_error, encode_result
@@ -31,12 +34,13 @@ from penstock.protocol.methods import METHODS, TASKS_EXTENSION, MethodRule
 from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
 from penstock.protocol.versions import SUPPORTED_VERSIONS, Era
-from penstock.upstreams.interface import Call, Caller, Failure, Result
+from penstock.upstreams.interface import Caller, Failure, Result
 
 _CALLS: Final = frozenset({"routed", "completion"})
 _RULES: Final = {method: rule for method, rule in METHODS[Era.MODERN].items() if rule.capability != TASKS_EXTENSION}
 """What is offered: tasks are not carried yet."""
 _KNOWN_CALLERS: Final = 1024
+_KNOWN_CALLS: Final = 1024
 _MAX_KNOWN_META: Final = 4096
 
 
@@ -45,11 +49,11 @@ class ModernForm:
 
     era = Era.MODERN
 
-    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, bytes]:
+    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
         raw = to_modern(result.raw, method, marks=result.marks)
         if isinstance(raw, Fault):
             return 502, encode_error(request_id, 502, raw.message, b'{"reason":"bad_answer"}', null_id=False)
-        return 200, encode_result(request_id, raw)
+        return 200, result_body(request_id, raw)
 
     def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
         code = translate_error(failure.code, method, failure.era, Era.MODERN)
@@ -63,6 +67,20 @@ class ModernForm:
 _FORM: Final = ModernForm()
 
 
+class KnownCall(msgspec.Struct, frozen=True, eq=False):
+    """Where a request goes that repeats another's header block and names the same thing in its body: judged once."""
+
+    view: View
+    route: Route
+    caller: Caller
+    method: str
+    meta: msgspec.Raw
+    name_field: str
+    name: msgspec.Raw
+    """As the body wrote it."""
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
 Judged = tuple[MethodRule, Caller, dict[str, msgspec.Raw] | None, str | None]
 """A request in order: what its method needs, who sends it, what else its `_meta` holds, what it is about."""
 
@@ -74,6 +92,9 @@ class ModernEdge:
         self._context = context
         self._callers: dict[bytes, Caller] = {}
         """By the bytes of `_meta`: most clients send the same ones with every call."""
+        self._known: dict[HeadFacts, KnownCall] = {}
+        self._known_since: Snapshot | None = None
+        """The snapshot `_known` was learnt under: it goes when that goes."""
 
     def __repr__(self) -> str:
         return f"<ModernEdge {len(self._callers)} known callers>"
@@ -84,7 +105,15 @@ class ModernEdge:
 
     def request(self, exchange: Exchange, view: View, request: Request, facts: HeadFacts) -> None:
         """Judge one request; answer it here or start its call."""
-        judged = self._judge(exchange.request.headers, request, facts)
+        known = self._known.get(facts)
+        if known is not None and known.view is view and known.method == request.method:
+            params, field = request.params, known.name_field
+            if params.get("_meta") == known.meta and params.get(field) == known.name:
+                del params["_meta"]
+                params[field] = known.route.name_json
+                self._send(exchange, request, facts, known.route, known.caller, None, known.headers)
+                return
+        judged = self._judge(exchange.request.headers, request)
         if isinstance(judged, Refusal):
             self._refuse(exchange, request.id, judged.code, judged.message, judged.data)
             return
@@ -99,37 +128,22 @@ class ModernEdge:
         else:
             self._refuse(exchange, request.id, METHOD_NOT_FOUND, f"Method not found: {request.method}")
 
-    def _judge(self, headers: dict[bytes, bytes], request: Request, facts: HeadFacts) -> Judged | Refusal:
-        """What `protocol.admission.admit` says, but quick where a `_meta` was seen before and header and body agree."""
-        params = request.params
-        raw = params.get("_meta")
-        caller = self._callers.get(bytes(raw)) if raw is not None else None
-        rule = _RULES.get(request.method)
-        if caller is None or rule is None or facts.version != caller.revision or facts.method != request.method:
-            return self._judge_all(headers, request)
-        name = None
-        if rule.name_field is not None:
-            name, written = facts.name, params.get(rule.name_field)
-            if written is None or name is None:
-                return self._judge_all(headers, request)
-            if bytes(written) != facts.name_json and name_of(params, rule.name_field) != name:
-                return self._judge_all(headers, request)
-        del params["_meta"]
-        return rule, caller, None, name
-
-    def _judge_all(self, headers: dict[bytes, bytes], request: Request) -> Judged | Refusal:
+    def _judge(self, headers: dict[bytes, bytes], request: Request) -> Judged | Refusal:
+        """What `protocol.admission.admit` says, and who calls."""
         admitted = admit(headers, request)
         if isinstance(admitted, Refusal):
             return admitted
         if admitted.rule.capability == TASKS_EXTENSION:
             return Refusal(METHOD_NOT_FOUND, "Method not found")
         meta = admitted.meta
-        caller = Caller(Era.MODERN, meta.version, None, meta.capabilities, meta.client_info)
-        key = bytes(request.params.pop("_meta"))
-        if not meta.rest and len(key) <= _MAX_KNOWN_META:
-            if len(self._callers) >= _KNOWN_CALLERS:
-                del self._callers[next(iter(self._callers))]
-            self._callers[key] = caller
+        key = bytes(request.params["_meta"])
+        caller = self._callers.get(key)
+        if caller is None:
+            caller = Caller(Era.MODERN, meta.version, None, meta.capabilities, meta.client_info)
+            if not meta.rest and len(key) <= _MAX_KNOWN_META:
+                if len(self._callers) >= _KNOWN_CALLERS:
+                    del self._callers[next(iter(self._callers))]
+                self._callers[key] = caller
         return admitted.rule, caller, meta.rest or None, admitted.name
 
     def _start_call(self, exchange: Exchange, view: View, request: Request, judged: Judged, facts: HeadFacts) -> None:
@@ -147,20 +161,37 @@ class ModernEdge:
             if mismatch is not None:
                 self._refuse(exchange, request.id, HEADER_MISMATCH, mismatch.message)
                 return
-        if name is not None:
-            params[rule.name_field or "name"] = route.name_json
-        call = Call(
-            request.method,
-            params,
-            caller=caller,
-            name=route.name,
-            meta=meta,
-            headers=client_headers(facts, exchange.request.headers, route.server.settings.forward_headers),
-            started_at=exchange.received_at,
-        )
-        running = RunningCall(exchange, request.id, facts, route, _FORM).begin(call)
+        headers = client_headers(facts, exchange.request.headers, route.server.settings.forward_headers)
+        raw_meta, field = params.pop("_meta"), rule.name_field
+        if field is not None:
+            if meta is None and route.param_headers is None and len(params[field]) + len(raw_meta) <= _MAX_KNOWN_META:
+                name_json = params[field].copy()  # not a slice that keeps the whole body
+                known = KnownCall(view, route, caller, request.method, raw_meta.copy(), field, name_json, headers)
+                self._remember(facts, known)
+            params[field] = route.name_json
+        self._send(exchange, request, facts, route, caller, meta, headers)
+
+    def _send(
+        self,
+        exchange: Exchange,
+        request: Request,
+        facts: HeadFacts,
+        route: Route,
+        caller: Caller,
+        meta: dict[str, msgspec.Raw] | None,
+        headers: tuple[tuple[bytes, bytes], ...],
+    ) -> None:
+        running = RunningCall(exchange, request.id, facts, route, _FORM)
+        task = running.begin(request.method, request.params, caller, meta, headers)
         if not exchange.is_answered:
-            exchange.on_disconnect = running.cancel  # closing the response is how a modern client cancels
+            exchange.on_disconnect = task.cancel  # closing the response is how a modern client cancels
+
+    def _remember(self, facts: HeadFacts, known: KnownCall) -> None:
+        """What was judged under another snapshot is forgotten: it would keep that one alive."""
+        if self._known_since is not self._context.snapshot or len(self._known) >= _KNOWN_CALLS:
+            self._known_since = self._context.snapshot
+            self._known.clear()
+        self._known[facts] = known
 
     def _answer_here(self, exchange: Exchange, view: View, request: Request) -> None:
         """Lists and `server/discover` come from the snapshot."""
