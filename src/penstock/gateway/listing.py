@@ -131,8 +131,13 @@ async def fetch_listing(upstream: Upstream, *, wall: float, started_at: float) -
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_fetch_list(upstream, kind, started_at)) for kind in kinds]
-    except* ServerError as failed:
-        raise failed.exceptions[0] from None
+    except (
+        BaseExceptionGroup
+    ) as failed:  # not `except*`: Pythons before 3.11.4 wrap what is raised there in a group again
+        server_errors, others = failed.split(ServerError)
+        if server_errors is None or others is not None:
+            raise
+        raise server_errors.exceptions[0] from None
     results = ((kind.method, task.result()) for kind, task in zip(kinds, tasks, strict=True))
     return Listing(description, {method: found for method, found in results if found is not None}, wall)
 

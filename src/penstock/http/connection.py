@@ -14,6 +14,7 @@ from typing import Protocol, cast
 from penstock.http.chunked_body import ChunkedBody
 from penstock.http.event_stream import EventStream
 from penstock.http.exchange import Calls, Exchange
+from penstock.http.large_write import NONE, descriptor_of, write_pieces
 from penstock.http.limits import ServerLimits
 from penstock.http.messages import Body, Request, joined
 from penstock.http.request_head import Head, HeadParser, Refusal
@@ -52,6 +53,7 @@ class ServerConnection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_chunks",
+        "_descriptor",
         "_exchange",
         "_head",
         "_host",
@@ -102,11 +104,13 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._descriptor = descriptor_of(self._transport)
         self.deadline = self._host.coarse_now + self._host.limits.header_seconds
         self._host.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = CLOSED
+        self._descriptor = NONE
         self.deadline = NEVER
         self._stash = b""
         self._body.clear()
@@ -326,7 +330,8 @@ class ServerConnection(asyncio.Protocol):
         if status == 200 and content_type is JSON and head.method != b"HEAD":
             if isinstance(body, tuple):
                 length = sum(map(len, body))
-                self._transport.writelines((b"%b%d\r\n%b\r\n" % (host.heads.ok_json, length, headers), *body))
+                pieces = (b"%b%d\r\n%b\r\n" % (host.heads.ok_json, length, headers), *body)
+                write_pieces(self._transport, self._descriptor, pieces)
             else:
                 self._transport.write(b"%b%d\r\n%b\r\n%b" % (host.heads.ok_json, len(body), headers, body))
         elif status in BODILESS:

@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call
 from penstock.upstreams.streamable_http_flight import Flight
 from tests.unit.gateway.conftest import MODERN_META, Running, modern_headers, request_body
-from tests.unit.upstreams.scripted_http import Asked, Line, chunk, discovered, http, initialized, result, serving
+from tests.unit.upstreams.scripted_http import Asked, Line, chunk, discovered, http, initialized, rpc, serving
 
 TEXTS = {
     "small": "x" * 100,
@@ -31,7 +31,7 @@ class Server:
     def __init__(self, era: Era) -> None:
         self.era = era
         self.framing = "json"
-        self.spoil = lambda body: body
+        self.spoil: Callable[[bytes], bytes] = bytes
 
     async def __call__(self, asked: Asked, line: Line) -> bytes | None:
         if asked.rpc == "tools/call":
@@ -39,7 +39,7 @@ class Server:
         if asked.rpc == "tools/list":
             tool = {"name": "say", "inputSchema": {"type": "object"}}
             more = {"resultType": "complete", "ttlMs": 60_000, "cacheScope": "public"} if self.era is Era.MODERN else {}
-            return result(asked, tools=[tool], **more)
+            return http(200, rpc(id=asked.id, result={"tools": [tool], **more}))
         if asked.rpc == "server/discover" and self.era is Era.MODERN:
             return discovered(asked)
         if asked.rpc == "initialize" and self.era is Era.LEGACY:
@@ -52,7 +52,7 @@ class Server:
         if self.era is Era.MODERN:
             members["resultType"] = "complete"
         message = {"jsonrpc": "2.0", "id": asked.id, "result": members}
-        body: bytes = self.spoil(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode())
+        body = self.spoil(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode())
         if self.framing.startswith("json"):
             answer = http(200, body)
         else:
@@ -126,7 +126,7 @@ async def test_an_answer_that_is_no_message_is_an_error_that_names_the_server_wh
         if b'"result":{"x"' in put:  # the last of two members of one name counts
             assert answer["id"] == 7
         assert "peer" in answer["error"]["message"]
-        peer.spoil = lambda body: body
+        peer.spoil = bytes
         assert "result" in await call(empty, Era.MODERN, text, None)
 
 

@@ -45,6 +45,9 @@ async def test_requests_and_streams_travel_over_tls(files: tuple[str, str]) -> N
         client.send(post(b"x"))
         (await lane.exchange()).respond(200, b"over tls")
         assert (await client.answer()).body == b"over tls"
+        client.send(post(b"large"))
+        (await lane.exchange()).respond(200, (b"[", memoryview(b"x" * 100_000), b"]"))
+        assert (await client.answer()).body == b"[%b]" % (b"x" * 100_000)
         client.send(post(b"y"))
         exchange = await lane.exchange()
         stream = exchange.open_stream()

@@ -38,6 +38,9 @@ def test_a_compact_reply_is_taken_in_both_orders(body: bytes) -> None:
     raw, marks = found
     assert raw == b'{"content":[],"isError":true}'
     assert marks.is_error
+    view = compact_result(memoryview(b"xx" + body)[2:], b"7")
+    assert view is not None
+    assert (type(view[0]), bytes(view[0]), view[1].is_error) == (memoryview, raw, True)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,7 @@ def test_a_compact_reply_is_taken_in_both_orders(body: bytes) -> None:
 )
 def test_what_is_not_exactly_that_is_left_to_the_decoder(body: bytes) -> None:
     assert compact_result(body, b"7") is None
+    assert compact_result(memoryview(b"xx" + body + b"}")[2:-1], b"7") is None
 
 
 def test_text_beyond_ascii_is_taken_as_it_is() -> None:
@@ -66,6 +70,8 @@ def test_text_beyond_ascii_is_taken_as_it_is() -> None:
     found = compact_result(body, b"7")
     assert found is not None
     assert found[0] == '{"content":"Zürich"}'.encode()
+    assert compact_result(memoryview(body), b"7") is not None
+    assert compact_result(memoryview(bytearray(body)), b"7") is not None
 
 
 @given(st.dictionaries(st.text(max_size=8), JSON, max_size=4))

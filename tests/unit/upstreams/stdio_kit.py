@@ -1,6 +1,7 @@
 """What the tests of stdio servers share: a scripted child, calls, and questions to the operating system."""
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -127,7 +128,11 @@ def children_of(pid: int) -> list[int]:
     """Its children, zombies included."""
     tasks = Path(f"/proc/{pid}/task")
     if tasks.exists():
-        return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+        found: list[int] = []
+        for task in tasks.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+                found += map(int, (task / "children").read_text().split())
+        return found
     table = subprocess.run(("ps", "-A", "-o", "pid=,ppid="), capture_output=True, text=True, check=True).stdout
     pairs = [line.split() for line in table.splitlines()]
     return [int(child) for child, parent in pairs if parent == str(pid)]
