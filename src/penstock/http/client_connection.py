@@ -25,6 +25,7 @@ from penstock.protocol.event_stream import Event
 _ONE_WRITE_BYTES: Final = 64 * 1024
 """A body up to this goes out in one piece with its head: the kernel is the dearest part of a small call."""
 _PIECE_BYTES: Final = 256 * 1024
+_H: Final = ord("H")
 
 
 class Waiter(Protocol):
@@ -178,7 +179,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             self._on_event = on_event
         self._first_byte_at = 0.0
         self.is_busy = True
-        self._is_head = head.startswith(b"HEAD ")
+        self._is_head = head[0] == _H  # no other method begins so
         self._waiter = waiter
         is_long = len(body) > _ONE_WRITE_BYTES
         transport.write(head if is_long else head + body)

@@ -38,6 +38,7 @@ class Host(Calls, Protocol):
     known_heads: KnownHeads
     now: Callable[[], float]
     coarse_now: float
+    idle_until: float
     is_draining: bool
 
     def admit(self, connection: "ServerConnection") -> None:
@@ -153,7 +154,7 @@ class ServerConnection(asyncio.Protocol):
         if self._stream is not None:
             self._stream.resume()
         if self._state == HEAD:
-            self.deadline = self._host.coarse_now + self._host.limits.idle_seconds
+            self.deadline = self._host.idle_until
             self._advance()
 
     # reading
@@ -409,7 +410,7 @@ class ServerConnection(asyncio.Protocol):
             self._close()
             return
         self._state = HEAD
-        self.deadline = host.coarse_now + host.limits.idle_seconds
+        self.deadline = host.idle_until
         if self._writing_paused:
             self.deadline = host.coarse_now + host.limits.stalled_reader_seconds
         if self._stash:

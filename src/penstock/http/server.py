@@ -46,6 +46,8 @@ class HttpServer:
         self.clock = clock
         self.now = clock.now
         self.coarse_now = clock.now()
+        self.idle_until = self.coarse_now + limits.idle_seconds
+        """How long a connection may rest that has its answer now."""
         self.heads = ResponseHeads(clock.wall())
         self.head_parser = HeadParser(limits.header_fields, limits.target_bytes)
         self.known_heads = KnownHeads()
@@ -126,6 +128,7 @@ class HttpServer:
     def sweep(self) -> None:
         """Look at the time once for everybody."""
         now = self.coarse_now = self.now()
+        self.idle_until = now + self.limits.idle_seconds
         self.heads.refresh(self.clock.wall())
         for connection in [one for one in self.open_connections if one.deadline <= now]:
             try:
