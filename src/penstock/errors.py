@@ -101,3 +101,19 @@ class NeedsAuthorization(ServerError):
     """The server needs authorization that Penstock was not given."""
 
     reason = "needs_authorization"
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames an error came through, and its causes: they hold it, and with it all they worked on.
+
+    For errors that have been told: else each one waits for the collector, with the request that it refused.
+    """
+    left: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if left is None:
+            return
+        left.__traceback__ = None
+        left = left.__cause__ or left.__context__
+
+
+_LONGEST_CHAIN = 20

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from penstock.gateway.hosting import HostedServer
+from penstock.gateway.known_call import KnownCalls
 from penstock.gateway.prepared import PreparedList
 from penstock.gateway.route import Route, RouteMaker
 from penstock.protocol.uri_templates import matches
@@ -30,6 +31,7 @@ class View:
         "_maker",
         "_templates",
         "identity",
+        "known",
         "lists",
         "name",
         "own",
@@ -60,6 +62,8 @@ class View:
         """Method, then exposed name or URI."""
         self.lists: Final = lists
         """Prepared lists by method."""
+        self.known: Final = KnownCalls()
+        """Calls that were judged under this view."""
         self._maker: Final = maker
         self._filters: Final = has_filters
         self._templates: Final = tuple(templates)

@@ -26,6 +26,8 @@ _ONE_WRITE_BYTES: Final = 64 * 1024
 """A body up to this goes out in one piece with its head: the kernel is the dearest part of a small call."""
 _PIECE_BYTES: Final = 256 * 1024
 _H: Final = ord("H")
+_MAX_LEARNT: Final = 16
+"""Heads learnt in a row that did not come again: then the server's are all different, and learning is given up."""
 
 
 class Waiter(Protocol):
@@ -62,6 +64,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         "_drain_until",
         "_first_byte_at",
         "_is_used",
+        "_learnt",
         "_loop",
         "_paused",
         "_quiet_bytes",
@@ -98,6 +101,7 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._unsent: memoryview | None = None
         self._repeated_head: RepeatedHead | None = None
+        self._learnt = 0
         self._first_byte_at = self._drain_until = 0.0
         self._quiet_bytes = 0
         self._paused = False
@@ -228,8 +232,9 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
             self._first_byte_at = monotonic()
             repeated = self._repeated_head
             if repeated is not None:
-                found = repeated.body_in(data)
+                found = None if self._is_head else repeated.body_in(data)
                 if found is not None and self._take_repeated(repeated, data, found[0], found[1]):
+                    self._learnt = 0
                     return
         self._is_used = True
         self._is_long_read = self._quiet_bytes + len(data) > self._limits.header_bytes
@@ -247,7 +252,8 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
     def _after_read(self, data: bytes, *, is_first: bool) -> None:
         if self.is_busy:
             self._await_rest(len(data))
-        elif is_first and not self.is_over and not self._is_head and not self._interim:
+        elif is_first and not self.is_over and not self._is_head and not self._interim and self._learnt < _MAX_LEARNT:
+            self._learnt += 1
             self._repeated_head = RepeatedHead.learn(data, self._status, self._headers)
 
     def eof_received(self) -> None:

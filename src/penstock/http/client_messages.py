@@ -42,7 +42,8 @@ class Response:
     def __init__(self, status: int, headers: dict[bytes, bytes], body: bytes, first_byte_at: float) -> None:
         self.status = status
         self.headers = headers
-        """Names in lower case; repeated fields joined with ', '. Trailers are not among them."""
+        """Names in lower case; repeated fields joined with ', '. Trailers are not among them; length and date may be those of
+        an earlier answer with the same head."""
         self.body = body
         """Decoded."""
         self.first_byte_at = first_byte_at

@@ -9,17 +9,18 @@ from typing import Final
 
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,7}")
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
-_DATE: Final = rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
+_DATE: Final = re.compile(rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 """RFC 9110 §5.6.7, as servers write it."""
-_VARIES: Final = re.compile(
-    rb"\r\n(?i:content-length): (?P<length>[0-9]{1,15})(?=\r\n)|\r\n(?i:date): (?P<date>%b)(?=\r\n)" % _DATE
-)
+_LENGTH: Final = re.compile(rb"[0-9]{1,15}")
+_VARIES: Final = re.compile(rb"\r\n(?i:content-length): (?=[0-9]{1,15}\r\n)|\r\n(?i:date): (?=%b\r\n)" % _DATE.pattern)
+MAX_BLOCK_BYTES: Final = 2048
+"""Longer heads are parsed each time."""
 
 
 class RepeatedHead:
     """A head that was judged: status, fields, and where the body ends."""
 
-    __slots__ = ("_block", "_length", "_match", "headers", "is_chunked", "is_stream", "status")
+    __slots__ = ("_block", "_end", "_length", "_parts", "headers", "is_chunked", "is_stream", "status")
 
     def __init__(self, block: bytes, status: int, headers: dict[bytes, bytes]) -> None:
         self.status: Final = status
@@ -30,22 +31,26 @@ class RepeatedHead:
         self._block = block
         """As it came last."""
         self._length = 0 if self.is_chunked else int(headers[b"content-length"])
-        pattern, at = b"", 0
-        for field in _VARIES.finditer(block):
-            is_length = field["length"] is not None
-            start, stop = field.span("length" if is_length else "date")
-            pattern += re.escape(block[at:start]) + (b"([0-9]{1,15})" if is_length else _DATE)
-            at = stop
-        self._match: Final = re.compile(pattern + re.escape(block[at:])).match
+        parts, at = [], 0
+        for name in _VARIES.finditer(block):
+            value = _LENGTH if b"ength" in name[0] else _DATE
+            parts.append((block[at : name.end()], value))
+            at = value.match(block, name.end()).end()  # type: ignore[union-attr]  # it was just seen there
+        self._parts: Final = tuple(parts)
+        """What stands before each value that may be another one, and what such a value looks like."""
+        self._end: Final = block[at:]
 
     def __repr__(self) -> str:
         return f"<RepeatedHead {self.status} {'chunked' if self.is_chunked else 'of known length'}>"
 
     @classmethod
     def learn(cls, read: bytes, status: int, headers: dict[bytes, bytes]) -> "RepeatedHead | None":
-        """The head of an answer that was complete in this one read; None when it is not worth remembering."""
-        end = read.find(b"\r\n\r\n") + 4
-        if not 200 <= status < 300 or b"content-encoding" in headers or end < 4:
+        """The head of an answer that was complete in this one read; None when it is not worth remembering.
+
+        204 is not: it has no body, whatever length it says.
+        """
+        end = read.find(b"\r\n\r\n", 0, MAX_BLOCK_BYTES) + 4
+        if not 200 <= status < 300 or status == 204 or b"content-encoding" in headers or end < 4:
             return None
         if b"transfer-encoding" not in headers and b"content-length" not in headers:
             return None
@@ -71,12 +76,18 @@ class RepeatedHead:
 
     def _takes(self, read: bytes) -> bool:
         """Whether it starts with this head but for length and date; then these are the ones to expect next."""
-        found = self._match(read)
-        if found is None:
+        at, length = 0, self._length
+        for before, value in self._parts:
+            at += len(before)
+            found = value.match(read, at) if read.startswith(before, at - len(before)) else None
+            if found is None:
+                return False
+            at = found.end()
+            if value is _LENGTH:
+                length = int(found[0])
+        if not read.startswith(self._end, at):
             return False
-        self._block = found[0]
-        if not self.is_chunked and found.re.groups:
-            self._length = int(found[1])
+        self._block, self._length = read[: at + len(self._end)], length
         return True
 
 

@@ -29,9 +29,12 @@ def write_pieces(transport: asyncio.Transport, descriptor: int, pieces: Sequence
             sent = os.writev(descriptor, pieces)
         except OSError:
             sent = 0  # full, or broken: the transport waits, or finds out and tells
+    left: list[bytes | memoryview] = []
     for piece in pieces:
         if sent >= len(piece):
             sent -= len(piece)
         else:
-            transport.write(memoryview(piece)[sent:])
+            left.append(memoryview(piece)[sent:] if sent else piece)
             sent = 0
+    if left:
+        transport.writelines(left)

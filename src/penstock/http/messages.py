@@ -11,7 +11,7 @@ Body = bytes | tuple[bytes | memoryview, ...]
 """What a body consists of: bytes, or pieces of it in order, so that large ones need not be copied into one."""
 
 LARGE_BYTES: Final = 32 * 1024
-"""From here on bytes are handed on as views, and bodies as pieces: copying costs more than the objects for that."""
+"""From here on results are handed on as views, and answers as pieces: copying costs more than the objects for that."""
 
 
 def joined(body: Body) -> bytes:

@@ -11,7 +11,7 @@ from penstock.http.request_head import Head
 MAX_BLOCK_BYTES: Final = 2048
 """Longer blocks are parsed each time."""
 MAX_KNOWN: Final = 1024
-"""Blocks one server remembers; the oldest is forgotten first."""
+"""Blocks one server remembers, beside the last one of each connection."""
 _LENGTH_LINES: Final = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
 """As clients write it; a block that writes it in another way is known with its length."""
 
@@ -51,7 +51,7 @@ class KnownHead:
 
 
 class KnownHeads:
-    """What one server's connections have seen; bounded."""
+    """What one server's connections have seen; bounded: what was not looked for the longest is forgotten first."""
 
     __slots__ = ("_known",)
 
@@ -67,7 +67,10 @@ class KnownHeads:
     def recall(self, block: bytes) -> KnownHead | None:
         """The known head of a whole block, whatever length it says."""
         before, after = _cut(block)
-        return self._known.get(before + after)
+        known = self._known.pop(before + after, None)
+        if known is not None:
+            self._known[before + after] = known  # the longest unused is forgotten first
+        return known
 
     def remember(self, block: bytes, head: Head) -> KnownHead | None:
         """Keep what was judged of a whole block; None when it is too long for that."""

@@ -13,8 +13,8 @@ from penstock.telemetry.histogram import Histogram
 OUTCOMES: Final = ("ok", "tool_error", "rpc_error", "refused", "server_error", "cancelled")
 OTHER: Final = "other"
 """The tool name under which everything beyond the bound is counted."""
-_COUNTED_TOGETHER: Final = 512
-"""Calls of one cell; each takes about 150 bytes until then."""
+_COUNTED_TOGETHER: Final = 64
+"""Calls of one cell; each takes about 150 bytes until then, and there may be a thousand cells and more."""
 MAX_SERVERS: Final = 1_000
 
 

@@ -104,3 +104,14 @@ async def test_tools_without_annotations_have_nothing_to_check(running: Running)
     await running.listed()
     routes = running.gateway.context.snapshot.endpoints["/mcp"].routes["tools/call"]
     assert {route.param_headers for route in routes.values()} == {None}
+
+
+async def test_the_arguments_are_compared_each_time_however_often_the_header_was_right(empty: Running) -> None:
+    await empty.apply({"it": lambda: HttpLike("it", annotated(Era.LEGACY))})
+    await empty.listed()
+    headers = {"mcp-param-region": "north"}
+    for _ in range(3):
+        assert "result" in await empty.modern("tools/call", CALL, headers=headers)
+    lying = {"name": "it_query", "arguments": {"region": "south"}}
+    answer = await empty.modern("tools/call", lying, headers=headers)
+    assert (answer["status"], answer["error"]["code"]) == (400, -32020)

@@ -1,5 +1,6 @@
 """Calls from a client's socket to a server's and back: what is sent on must be what was sent, and nothing must stay behind."""
 
+import asyncio
 import gc
 import json
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,8 @@ import pytest
 
 from penstock.gateway.edges.calling import RunningCall
 from penstock.http.server import Exchange
+from penstock.protocol.admission import admit
+from penstock.protocol.envelopes import Request
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call
 from penstock.upstreams.streamable_http_flight import Flight
@@ -53,11 +56,18 @@ class Server:
             members["resultType"] = "complete"
         message = {"jsonrpc": "2.0", "id": asked.id, "result": members}
         body = self.spoil(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode())
+        if self.framing == "none":
+            line.close()
+            return None
         if self.framing.startswith("json"):
             answer = http(200, body)
         else:
             head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
             answer = head + chunk(b"event: message\r\ndata: %b\r\n\r\n" % body) + b"0\r\n\r\n"
+            if self.framing == "progress":
+                token = asked.body["params"]["_meta"]["progressToken"]
+                note = rpc(method="notifications/progress", params={"progressToken": token, "progress": 1})
+                answer = head + chunk(b"data: %b\n\n" % note) + answer.removeprefix(head)
         if "parts" in self.framing:
             await line.write(answer[: len(answer) // 2])
             answer = answer[len(answer) // 2 :]
@@ -150,6 +160,29 @@ async def test_a_known_header_block_lets_no_other_body_pass(empty: Running) -> N
         assert (await call(empty, Era.MODERN, "small", None))["status"] == 200
 
 
+async def test_a_call_that_repeats_another_is_judged_once(empty: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+
+    def counting(headers: Any, request: Request) -> Any:
+        judged.append(request.method)
+        return admit(headers, request)
+
+    monkeypatch.setattr("penstock.gateway.edges.modern.admit", counting)
+    async with behind(empty, Era.MODERN):
+        for text in [*TEXTS, *TEXTS]:
+            assert (await call(empty, Era.MODERN, text, None))["status"] == 200
+    assert judged == ["tools/call"] * 2, "the second time it is seen that the block is repeated"
+
+
+async def test_progress_comes_to_every_call_that_repeats_its_token(empty: Running) -> None:
+    async with behind(empty, Era.MODERN) as peer:
+        peer.framing = "progress"
+        for _ in range(4):
+            answer = await call(empty, Era.MODERN, "small", None, meta={"progressToken": "mine"})
+            assert [note["params"]["progressToken"] for note in answer["notifications"]] == ["mine"]
+            assert "result" in answer
+
+
 async def test_what_was_known_of_a_server_goes_with_it(empty: Running) -> None:
     async with behind(empty, Era.MODERN):
         for _ in range(2):
@@ -167,17 +200,40 @@ async def test_a_call_leaves_nothing_for_the_collector(empty: Running, client: E
     async with behind(empty, server) as peer:
         peer.framing = framing
         session = await session_of(empty, client)
-        await call(empty, client, "large", session)
-        gc.collect()
-        others = held()
-        gc.disable()
-        try:
+        async with nothing_stays():
             for _ in range(3):
-                await call(empty, client, "large", session)
-            left = [repr(one) for one in held() if not any(one is other for other in others)]
-        finally:
-            gc.enable()
-        assert left == []
+                assert "result" in await call(empty, client, "large", session)
+
+
+@pytest.mark.parametrize("framing", ["none", "json", "stream"])
+@pytest.mark.parametrize(("client", "server"), PEERS)
+async def test_a_call_that_fails_leaves_nothing_either(empty: Running, client: Era, server: Era, framing: str) -> None:
+    """Nor may a server that is down fill the memory with the requests it refused."""
+    async with behind(empty, server) as peer:
+        session = await session_of(empty, client)
+        await call(empty, client, "large", session)
+        peer.framing = framing
+        peer.spoil = lambda body: body[:-2]
+        async with nothing_stays():
+            for _ in range(3):
+                assert "peer" in (await call(empty, client, "large", session))["error"]["message"]
+
+
+@asynccontextmanager
+async def nothing_stays() -> AsyncIterator[None]:
+    """What calls are made of goes when they end, without the collector."""
+    await asyncio.sleep(0)
+    gc.collect()
+    others = held()
+    gc.disable()
+    try:
+        yield
+        for _ in range(5):  # tasks end a turn after what they did
+            await asyncio.sleep(0)
+        left = [repr(one) for one in held() if not any(one is other for other in others)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 def held() -> list[object]:

@@ -89,6 +89,7 @@ def test_a_chunked_answer_in_another_shape_is_for_the_parser(read: bytes) -> Non
     ("status", "fields"),
     [
         (404, {b"content-length": b"5"}),
+        (204, {b"content-length": b"5"}),
         (200, {b"content-length": b"5", b"content-encoding": b"gzip"}),
         (200, {b"content-type": b"text/plain"}),
     ],

@@ -58,6 +58,10 @@ async def test_a_known_head_with_another_length_is_judged_as_if_it_were_new(leng
         used.send(sent)
         answer = await used.answer()
         assert answer.status == expected.status
+        if answer.status == 200:
+            assert answer.body == expected.body == b"body"
+            used.send(post(b"next"))
+            assert (await used.answer()).body == b"next"
 
 
 async def test_the_limit_of_the_body_holds_for_a_known_head_too() -> None:

@@ -26,6 +26,9 @@ class Transport:
     def write(self, data: bytes | memoryview) -> None:
         self.written += bytes(data)
 
+    def writelines(self, pieces: list[bytes | memoryview]) -> None:
+        self.written += b"".join(pieces)
+
     def get_write_buffer_size(self) -> int:
         return self.waiting
 
@@ -90,8 +93,12 @@ async def test_a_client_that_reads_slowly_gets_every_byte_of_large_answers_in_or
 
     async with serving(handle=answer, limits=ServerLimits()) as lane:
         client = await lane.connect()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        (connection,) = lane.server.open_connections
         for number in range(40):
             client.send(GET % number)
+        await lane.until(lambda: connection._transport.get_write_buffer_size() > 0)
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for number in range(40):
             body = (await client.answer()).body
             assert body == b"[%b]" % BIG[: 200_000 + len(f"/{number}")]

@@ -35,3 +35,14 @@ def test_servers_are_bounded_too() -> None:
         cells.cell(f"server{number}", "prompts/get", "")
     assert len(list(cells)) == MAX_SERVERS + 1
     assert cells.cell("one-more", "prompts/get", "").server == OTHER
+
+
+def test_many_calls_are_counted_together_and_none_is_kept() -> None:
+    cell = CellRegistry().cell("weather", "tools/call", "now")
+    for number in range(1_001):
+        cell.record("ok" if number % 3 else "tool_error", number * 1e-6, (number % 2) * 1e-3)
+    micros = sum(int(number * 1e-6 * 1e6) for number in range(1_001))
+    assert len(cell._new) < 64
+    assert (cell.outcomes["ok"], cell.outcomes["tool_error"]) == (667, 334)
+    assert (cell.overhead.count, cell.overhead.sum_us, cell.upstream.count) == (1_001, micros, 500)
+    assert cell._new == []

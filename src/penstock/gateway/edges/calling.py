@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from penstock.errors import ServerError
+from penstock.errors import ServerError, forget_frames
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
@@ -110,7 +110,8 @@ class RunningCall(msgspec.Struct, eq=False):
         """The call is over: answered, failed, or cancelled (None). Answer the client and count it."""
         call = self._call
         if call is None:
-            raise RuntimeError(f"{self!r} has ended before")
+            self._exchange.failed(RuntimeError(f"{self!r} has ended before"))
+            return
         answered_at = monotonic()
         self._leave(call)
         try:
@@ -123,13 +124,12 @@ class RunningCall(msgspec.Struct, eq=False):
                 self._end_cancelled()
             else:
                 kind = self._fail(call, outcome, answered_at)
+            sent_at = call.sent_at
+            upstream = answered_at - sent_at if sent_at else 0.0
+            # upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead
+            self._route.cell.record(kind, monotonic() - call.started_at - upstream, upstream)
         except Exception as error:  # called by a server's connection, which must not suffer for a fault of ours
             self._exchange.failed(error)
-            return
-        sent_at = call.sent_at
-        upstream = answered_at - sent_at if sent_at else 0.0
-        # upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead
-        self._route.cell.record(kind, monotonic() - call.started_at - upstream, upstream)
 
     async def _run(self, call: Call) -> None:
         outcome: Answer | ServerError
@@ -166,8 +166,10 @@ class RunningCall(msgspec.Struct, eq=False):
             status, body = self._form.failure(call.method, outcome, self._request_id)
             kind = "rpc_error"
         else:
+            assert isinstance(outcome, ServerError)
             status, body = self._form.refusal(outcome, self._request_id)
             kind = "server_error"
+            forget_frames(outcome)
         self._respond(call, status, body, answered_at)
         return kind
 

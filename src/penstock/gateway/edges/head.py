@@ -1,6 +1,6 @@
 """What a request's header says to the gateway, worked out once for each header block.
 
-Knows: the header fields both eras use. Does not know: bodies, views. Clients repeat their headers: as long as a connection
+Knows: the header fields both eras use. Does not know: bodies, views. Clients repeat their headers: as long as one
 sends the same block, the facts are found in `Request.shared`.
 """
 
@@ -20,6 +20,7 @@ class HeadFacts:
         "admittance",
         "cors",
         "is_modern",
+        "is_repeated",
         "param_headers",
         "refusal",
         "session",
@@ -37,6 +38,8 @@ class HeadFacts:
         self.version: Final = version.decode("latin-1") if version is not None else None
         self.is_modern: Final = self.version is not None and era_of(self.version) is Era.MODERN
         """By the header alone; the body may say so too."""
+        self.is_repeated = False
+        """A call with this block was judged before."""
         self.session: Final = headers.get(b"mcp-session-id")
         accept = headers.get(b"accept", b"")
         self.takes_stream: Final = b"text/event-stream" in accept or b"*/*" in accept

@@ -203,7 +203,7 @@ class LegacyEdge:
             message = "Invalid params: the cursor is not one this gateway gave for this list; list from the start"
             self._refuse(exchange, request, INVALID_PARAMS, message)
         else:
-            exchange.respond(200, encode_result(request.id, page))
+            exchange.respond(200, result_body(request.id, page))
 
     async def _list_listed(self, exchange: Exchange, view_name: str, request: Request, caller: Caller) -> None:
         """A server that was never listed is waited for, once."""

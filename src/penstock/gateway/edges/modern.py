@@ -16,8 +16,8 @@ from penstock.gateway.edges.calling import RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name
 from penstock.gateway.edges.refusal import refusal_body
+from penstock.gateway.known_call import KnownCall
 from penstock.gateway.route import Route
-from penstock.gateway.snapshot import Snapshot
 from penstock.gateway.view import View
 from penstock.http.messages import Body
 from penstock.http.server import Exchange
@@ -30,17 +30,14 @@ from penstock.protocol.errors import (
     http_status,
     translate_error,
 )
-from penstock.protocol.methods import METHODS, TASKS_EXTENSION, MethodRule
+from penstock.protocol.methods import TASKS_EXTENSION, MethodRule
 from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
 from penstock.protocol.versions import SUPPORTED_VERSIONS, Era
 from penstock.upstreams.interface import Caller, Failure, Result
 
 _CALLS: Final = frozenset({"routed", "completion"})
-_RULES: Final = {method: rule for method, rule in METHODS[Era.MODERN].items() if rule.capability != TASKS_EXTENSION}
-"""What is offered: tasks are not carried yet."""
 _KNOWN_CALLERS: Final = 1024
-_KNOWN_CALLS: Final = 1024
 _MAX_KNOWN_META: Final = 4096
 
 
@@ -67,20 +64,6 @@ class ModernForm:
 _FORM: Final = ModernForm()
 
 
-class KnownCall(msgspec.Struct, frozen=True, eq=False):
-    """Where a request goes that repeats another's header block and names the same thing in its body: judged once."""
-
-    view: View
-    route: Route
-    caller: Caller
-    method: str
-    meta: msgspec.Raw
-    name_field: str
-    name: msgspec.Raw
-    """As the body wrote it."""
-    headers: tuple[tuple[bytes, bytes], ...]
-
-
 Judged = tuple[MethodRule, Caller, dict[str, msgspec.Raw] | None, str | None]
 """A request in order: what its method needs, who sends it, what else its `_meta` holds, what it is about."""
 
@@ -92,9 +75,6 @@ class ModernEdge:
         self._context = context
         self._callers: dict[bytes, Caller] = {}
         """By the bytes of `_meta`: most clients send the same ones with every call."""
-        self._known: dict[HeadFacts, KnownCall] = {}
-        self._known_since: Snapshot | None = None
-        """The snapshot `_known` was learnt under: it goes when that goes."""
 
     def __repr__(self) -> str:
         return f"<ModernEdge {len(self._callers)} known callers>"
@@ -105,8 +85,8 @@ class ModernEdge:
 
     def request(self, exchange: Exchange, view: View, request: Request, facts: HeadFacts) -> None:
         """Judge one request; answer it here or start its call."""
-        known = self._known.get(facts)
-        if known is not None and known.view is view and known.method == request.method:
+        known = view.known.get(facts)
+        if known is not None and known.method == request.method:
             params, field = request.params, known.name_field
             if params.get("_meta") == known.meta and params.get(field) == known.name:
                 del params["_meta"]
@@ -166,8 +146,8 @@ class ModernEdge:
         if field is not None:
             if meta is None and route.param_headers is None and len(params[field]) + len(raw_meta) <= _MAX_KNOWN_META:
                 name_json = params[field].copy()  # not a slice that keeps the whole body
-                known = KnownCall(view, route, caller, request.method, raw_meta.copy(), field, name_json, headers)
-                self._remember(facts, known)
+                known = KnownCall(route, caller, request.method, raw_meta.copy(), field, name_json, headers)
+                view.known.remember(facts, known)
             params[field] = route.name_json
         self._send(exchange, request, facts, route, caller, meta, headers)
 
@@ -186,13 +166,6 @@ class ModernEdge:
         if not exchange.is_answered:
             exchange.on_disconnect = task.cancel  # closing the response is how a modern client cancels
 
-    def _remember(self, facts: HeadFacts, known: KnownCall) -> None:
-        """What was judged under another snapshot is forgotten: it would keep that one alive."""
-        if self._known_since is not self._context.snapshot or len(self._known) >= _KNOWN_CALLS:
-            self._known_since = self._context.snapshot
-            self._known.clear()
-        self._known[facts] = known
-
     def _answer_here(self, exchange: Exchange, view: View, request: Request) -> None:
         """Lists and `server/discover` come from the snapshot."""
         context = self._context
@@ -207,7 +180,7 @@ class ModernEdge:
             message = "Invalid params: the cursor is not one this gateway gave for this list; list from the start"
             self._refuse(exchange, request.id, INVALID_PARAMS, message, status=200)
         else:
-            exchange.respond(200, encode_result(request.id, page))
+            exchange.respond(200, result_body(request.id, page))
 
     async def _answer_listed(self, exchange: Exchange, view_name: str, request: Request) -> None:
         """A server that was never listed is waited for, once."""

@@ -1,0 +1,41 @@
+"""Where calls go that repeat what was judged before.
+
+Knows: routes, callers, what a body must repeat. Does not know: HTTP, how a call is judged.
+"""
+
+from typing import Final
+
+import msgspec
+
+from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.route import Route
+from penstock.upstreams.interface import Caller
+
+MAX_KNOWN: Final = 1024
+"""Calls one view remembers; the oldest is forgotten first."""
+
+
+class KnownCall(msgspec.Struct, frozen=True, eq=False):
+    """A request that repeats another's header block, and says the same of itself and of what it is about: judged once."""
+
+    route: Route
+    caller: Caller
+    method: str
+    meta: msgspec.Raw
+    name_field: str
+    name: msgspec.Raw
+    """As the body wrote it."""
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class KnownCalls(dict[HeadFacts, KnownCall]):
+    """By the facts of the header block; bounded. It belongs to a view, and goes with it: a reload is never outlived."""
+
+    def remember(self, facts: HeadFacts, known: KnownCall) -> None:
+        """Keep it from the second time on that the block is seen: most blocks that differ each time are seen once."""
+        if not facts.is_repeated:
+            facts.is_repeated = True
+            return
+        if facts not in self and len(self) >= MAX_KNOWN:
+            del self[next(iter(self))]
+        self[facts] = known
