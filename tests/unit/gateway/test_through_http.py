@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.gateway.edges.calling import RunningCall
 from penstock.http.server import Exchange
-from penstock.protocol.admission import admit
-from penstock.protocol.envelopes import Request
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call
 from penstock.upstreams.streamable_http_flight import Flight
@@ -34,6 +33,7 @@ class Server:
     def __init__(self, era: Era) -> None:
         self.era = era
         self.framing = "json"
+        self.called: list[str] = []
         self.spoil: Callable[[bytes], bytes] = bytes
 
     async def __call__(self, asked: Asked, line: Line) -> bytes | None:
@@ -50,6 +50,7 @@ class Server:
         return http(202) if asked.rpc.startswith("notifications/") or asked.method == "DELETE" else http(400)
 
     async def _tool(self, asked: Asked, line: Line) -> bytes | None:
+        self.called.append(asked.body["params"]["name"])
         text = asked.body["params"]["arguments"]["text"]
         members: dict[str, Any] = {"content": [{"type": "text", "text": TEXTS[text]}], "isError": False}
         if self.era is Era.MODERN:
@@ -160,18 +161,17 @@ async def test_a_known_header_block_lets_no_other_body_pass(empty: Running) -> N
         assert (await call(empty, Era.MODERN, "small", None))["status"] == 200
 
 
-async def test_a_call_that_repeats_another_is_judged_once(empty: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    judged: list[str] = []
-
-    def counting(headers: Any, request: Request) -> Any:
-        judged.append(request.method)
-        return admit(headers, request)
-
-    monkeypatch.setattr("penstock.gateway.edges.modern.admit", counting)
-    async with behind(empty, Era.MODERN):
-        for text in [*TEXTS, *TEXTS]:
+async def test_a_call_that_repeats_another_goes_where_that_one_went(empty: Running) -> None:
+    async with behind(empty, Era.MODERN) as peer:
+        known = empty.gateway.context.snapshot.endpoints["/mcp/peer"].known
+        for text in TEXTS:
             assert (await call(empty, Era.MODERN, text, None))["status"] == 200
-    assert judged == ["tools/call"] * 2, "the second time it is seen that the block is repeated"
+        ((facts, found),) = known.items()
+        other = empty.gateway.context.snapshot.endpoints["/mcp/peer"].find("tools/call", "other")
+        assert other is not None
+        known[facts] = msgspec.structs.replace(found, route=other)  # so that the way it takes can be seen
+        await call(empty, Era.MODERN, "small", None)
+        assert peer.called == ["say"] * len(TEXTS) + ["other"]
 
 
 async def test_progress_comes_to_every_call_that_repeats_its_token(empty: Running) -> None:
