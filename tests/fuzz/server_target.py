@@ -93,10 +93,10 @@ class Run:
 
     async def feed(self, parts: list[bytes], event: str = "nothing", position: int = 0) -> None:
         """Say the pieces; the event happens after one of them."""
+        patience = MAX_TURNS  # for all pieces together: a reader that has stopped for good is not waited for at each
         for index, part in enumerate(parts):
-            for _ in range(MAX_TURNS):
-                if not self.transport.is_paused:
-                    break
+            while self.transport.is_paused and patience:
+                patience -= 1
                 await asyncio.sleep(0)
             if not self.transport.feed(part):
                 break
