@@ -26,7 +26,7 @@ HEAD, FIXED, CHUNKED, BUSY, LINGER, CLOSED = range(6)
 STATES = ("reading a header", "reading a body", "reading chunks", "answering", "lingering", "closed")
 NEVER = float("inf")
 JUDGED_EACH_TIME_BYTES = 256
-"""A longer beginning of a header block is judged again when it has grown by an eighth: each time would be quadratic in its pieces."""
+"""A longer beginning of a header block is judged again when it has grown by an eighth: each time would be quadratic."""
 EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
 
 

@@ -465,6 +465,5 @@ async def test_a_header_that_comes_byte_by_byte_is_judged_now_and_then_and_refus
         assert len(judged) < 300
         assert sum(judged) < 20 * len(sent)
         with pytest.raises(NotImplementedError):  # it wants to say why it refuses what came
-            for _ in range(2000):
-                connection.data_received(b"\0")
+            connection.data_received(b"\0" * 2000)
         connection.connection_lost(None)
