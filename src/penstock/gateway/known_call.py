@@ -15,6 +15,10 @@ MAX_KNOWN: Final = 1024
 """Calls one view remembers; the oldest is forgotten first."""
 
 
+NO_META: Final = msgspec.Raw(b"")
+"""The `meta` of legacy calls, which are known only without one; no request has it."""
+
+
 class KnownCall(msgspec.Struct, frozen=True, eq=False):
     """A request that repeats another's header block, and says the same of itself and of what it is about: judged once."""
 

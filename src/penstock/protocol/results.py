@@ -162,6 +162,7 @@ def to_legacy(raw: bytes, method: str, revision: str, marks: ResultMarks | None 
 
 
 _COMPLETE: Final = b'"resultType":"complete"'
+_COMPLETE_AT_END: Final = b',"resultType":"complete"}'
 _TAIL_BYTES: Final = 512
 
 
@@ -176,6 +177,8 @@ def _to_legacy_quickly(raw: bytes, marks: ResultMarks) -> bytes | None:
         return None
     if structured is not UNSET and bytes(memoryview(structured)[:1]) != b"{":
         return None
+    if raw.endswith(_COMPLETE_AT_END):  # as nearly all servers write it; nothing but the object itself can end there
+        return raw[: -len(_COMPLETE_AT_END)] + b"}"
     if raw.startswith(b"{%b," % _COMPLETE):
         return b"{" + raw[len(_COMPLETE) + 2 :]
     found = raw.rfind(_COMPLETE, max(0, len(raw) - _TAIL_BYTES))

@@ -174,6 +174,26 @@ async def test_a_call_that_repeats_another_goes_where_that_one_went(empty: Runni
         assert peer.called == ["say"] * len(TEXTS) + ["other"]
 
 
+async def test_legacy_calls_by_one_header_block_go_where_each_of_them_says(empty: Running) -> None:
+    names = ["say", "say", "say", "other", "say", "other", "other", "other", "say"]
+    async with behind(empty, Era.MODERN) as peer:
+        session = await session_of(empty, Era.LEGACY)
+        for name in names:
+            params = {"name": name, "arguments": {"text": "small"}}
+            answer = await empty.legacy("tools/call", params, path="/mcp/peer", session=session)
+            assert "result" in answer
+            assert "resultType" not in answer["result"]
+        assert peer.called == names
+        known = empty.gateway.context.snapshot.endpoints["/mcp/peer"].known
+        assert [bytes(one.name) for one in known.values()] == [b'"say"']
+        prompt = await empty.legacy("prompts/get", {"name": "say"}, path="/mcp/peer", session=session)
+        assert "error" in prompt
+        headers = {"mcp-session-id": session or "", "mcp-protocol-version": "2025-11-25"}
+        assert (await empty.client.request("DELETE", empty.url + "/mcp/peer", headers)).status == 204
+        gone = await empty.legacy("tools/call", {"name": "say", "arguments": {}}, path="/mcp/peer", session=session)
+        assert gone["status"] == 404
+
+
 async def test_progress_comes_to_every_call_that_repeats_its_token(empty: Running) -> None:
     async with behind(empty, Era.MODERN) as peer:
         peer.framing = "progress"

@@ -17,6 +17,7 @@ from penstock.gateway.edges.calling import RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name
 from penstock.gateway.edges.refusal import refusal_body
+from penstock.gateway.known_call import NO_META, KnownCall
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
 from penstock.http.messages import Body
@@ -36,6 +37,7 @@ from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, ans
 from penstock.upstreams.interface import Caller, Failure, Result
 
 _EMPTY: Final = b"{}"
+_MAX_KNOWN_NAME: Final = 512
 _NOT_YET: Final = ("resources/subscribe", "resources/unsubscribe")
 
 
@@ -162,7 +164,15 @@ class LegacyEdge:
         caller: Caller,
         session: ClientSession | None,
     ) -> None:
-        method = request.method
+        method, params = request.method, request.params
+        known = view.known.get(facts)
+        if known is not None and known.meta is NO_META and known.method == method and "_meta" not in params:
+            field = known.name_field
+            if params.get(field) == known.name and (session is None or session.log_level is None):
+                params[field] = known.route.name_json
+                running = RunningCall(exchange, request.id, facts, known.route, _FORMS[caller.revision], session)
+                running.begin(method, params, caller, None, known.headers)
+                return
         rule = lookup(Era.LEGACY, method)
         if rule is None or method.startswith("tasks/") or method in _NOT_YET or rule.since > caller.revision:
             self._refuse(exchange, request, METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
@@ -243,11 +253,15 @@ class LegacyEdge:
             code = RESOURCE_NOT_FOUND if method == "resources/read" else INVALID_PARAMS
             self._refuse(exchange, request, code, unknown_name(method, name))
             return
-        if rule.name_field:
-            params[rule.name_field] = route.name_json
+        headers = client_headers(facts, exchange.request.headers, route.server.settings.forward_headers)
+        field = rule.name_field
+        if field:
+            if said is None and len(params[field]) <= _MAX_KNOWN_NAME:
+                written = params[field].copy()  # not a slice that keeps the whole body
+                view.known.remember(facts, KnownCall(route, caller, method, NO_META, field, written, headers))
+            params[field] = route.name_json
         if session is not None and session.log_level is not None:
             meta[LOG_LEVEL] = session.log_level
-        headers = client_headers(facts, exchange.request.headers, route.server.settings.forward_headers)
         running = RunningCall(exchange, request.id, facts, route, _FORMS[caller.revision], session)
         running.begin(method, params, caller, meta or None, headers)
 
