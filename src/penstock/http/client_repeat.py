@@ -33,7 +33,7 @@ class RepeatedHead:
         self._length = 0 if self.is_chunked else int(headers[b"content-length"])
         parts, at = [], 0
         for name in _VARIES.finditer(block):
-            value = _LENGTH if b"ength" in name[0] else _DATE
+            value = _LENGTH if b"length" in name[0].lower() else _DATE
             parts.append((block[at : name.end()], value))
             at = value.match(block, name.end()).end()  # type: ignore[union-attr]  # it was just seen there
         self._parts: Final = tuple(parts)

@@ -43,6 +43,15 @@ def test_the_body_is_found_whatever_length_and_date_the_head_says(answer: type) 
             assert read[found[0] : found[1]] == body
 
 
+@pytest.mark.parametrize("name", [b"content-length", b"CONTENT-LENGTH", b"Content-LEngth"])
+def test_fields_may_be_written_in_any_case(name: bytes) -> None:
+    head = learnt(fixed(b"first").replace(b"Content-Length", name).replace(b"date", b"DaTE"))
+    read = fixed(b"another", date=DATE.replace(b"37", b"38")).replace(b"Content-Length", name).replace(b"date", b"DaTE")
+    found = head.body_in(read)
+    assert found is not None
+    assert read[found[0] : found[1]] == b"another"
+
+
 def test_an_empty_body_of_known_length_is_one() -> None:
     read = fixed(b"")
     assert learnt(fixed(b"first")).body_in(read) == (len(read), len(read))
