@@ -25,8 +25,6 @@ from penstock.http.unacknowledged import unacknowledged_bytes
 HEAD, FIXED, CHUNKED, BUSY, LINGER, CLOSED = range(6)
 STATES = ("reading a header", "reading a body", "reading chunks", "answering", "lingering", "closed")
 NEVER = float("inf")
-JUDGED_EACH_TIME_BYTES = 256
-"""A longer beginning of a header block is judged again when it has grown by an eighth: each time would be quadratic."""
 EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
 
 
@@ -60,7 +58,6 @@ class ServerConnection(asyncio.Protocol):
         "_exchange",
         "_head",
         "_host",
-        "_judged",
         "_known",
         "_length",
         "_loop",
@@ -83,7 +80,7 @@ class ServerConnection(asyncio.Protocol):
         self._stash = b""
         self._head: Head | None = None
         self._known: KnownHead | None = None
-        self._length = self._judged = 0
+        self._length = 0
         self._body: list[bytes] = []
         self._received = 0
         self._started = 0.0
@@ -245,16 +242,12 @@ class ServerConnection(asyncio.Protocol):
         if len(data) > host.limits.header_bytes:
             self._refuse_large_head(data)
             return
-        size = len(data)
-        if self._started == 0.0:
+        refusal = host.head_parser.judge_beginning(data)
+        if refusal is not None:
+            self._refuse(refusal)
+        elif self._started == 0.0:
             self._started = host.now()
             self.deadline = self._started + host.limits.header_seconds
-            self._judged = 0
-        if size < JUDGED_EACH_TIME_BYTES or size - self._judged > size // 8:
-            self._judged = size
-            refusal = host.head_parser.judge_beginning(data)
-            if refusal is not None:
-                self._refuse(refusal)
 
     def _refuse_large_head(self, data: bytes) -> None:
         line_end = data.find(b"\r\n")

@@ -1,7 +1,6 @@
 import asyncio
 import logging
 from itertools import pairwise
-from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +8,6 @@ from hypothesis import strategies as st
 
 from penstock.http.connection import ServerConnection
 from penstock.http.limits import ServerLimits
-from penstock.http.request_head import HeadParser, Refusal
 from penstock.http.server import Exchange, HttpServer, Request
 from tests.unit.http.server_lane import GET, Lane, echo, hold, post, serving
 
@@ -441,29 +439,3 @@ async def test_it_shows_what_it_is_doing() -> None:
         client.close()
         await lane.until(lambda: lane.server.connections == 0)
         assert repr(connection) == "<ServerConnection closed [0 B ahead]>"
-
-
-async def test_a_header_that_comes_byte_by_byte_is_judged_now_and_then_and_refused_before_it_ends() -> None:
-    async with serving() as lane:
-        parser = lane.server.head_parser
-        judged: list[int] = []
-
-        class Counting:
-            parse = parser.parse
-
-            def judge_beginning(self, block: bytes) -> Refusal | None:
-                judged.append(len(block))
-                return parser.judge_beginning(block)
-
-        lane.server.head_parser = cast(HeadParser, Counting())
-        connection = ServerConnection(lane.server)
-        connection.connection_made(asyncio.Transport())
-        sent = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 8000 + b"\r\n"
-        for byte in sent:
-            connection.data_received(bytes([byte]))
-        assert judged[:255] == list(range(1, 256))
-        assert len(judged) < 300
-        assert sum(judged) < 20 * len(sent)
-        with pytest.raises(NotImplementedError):  # it wants to say why it refuses what came
-            connection.data_received(b"\0" * 2000)
-        connection.connection_lost(None)
