@@ -5,7 +5,7 @@ happens meanwhile, and after which piece.
 """
 
 import asyncio
-from typing import Final
+from typing import Final, cast
 
 from penstock.http.client_connection import ClientConnection
 from penstock.http.client_messages import RequestFailed, Response, ResponseTooLarge
@@ -34,7 +34,7 @@ class Run:
         loop = asyncio.get_running_loop()
         self.connection = ClientConnection(ORIGIN, LIMITS, loop)
         self.connection.detach_on_cancel = asked == "detached"
-        self.transport = FuzzTransport(loop, self.connection)
+        self.transport = FuzzTransport(loop, cast("asyncio.Protocol", self.connection))
 
     def __repr__(self) -> str:
         return f"<Run {self.asked} {self.connection!r}>"

@@ -6,7 +6,7 @@ what happens meanwhile, and after which piece.
 
 import asyncio
 import re
-from typing import Final
+from typing import Final, cast
 
 from penstock.clock import FakeClock
 from penstock.http.connection import CLOSED, HEAD, LINGER, ServerConnection
@@ -53,7 +53,7 @@ class Run:
         self.seen: list[tuple[bytes, str, bytes, list[tuple[bytes, bytes]], bytes]] = []
         self.server = HttpServer(self._handle, LIMITS, self.clock)
         self.connection = ServerConnection(self.server)
-        self.transport = FuzzTransport(asyncio.get_running_loop(), self.connection)
+        self.transport = FuzzTransport(asyncio.get_running_loop(), cast("asyncio.Protocol", self.connection))
 
     def __repr__(self) -> str:
         return f"<Run {self.answer} {self.connection!r} {len(self.seen)} requests>"

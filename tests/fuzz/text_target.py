@@ -6,10 +6,6 @@ The first byte says which, the second how the rest is cut.
 from typing import Final
 
 from penstock.protocol.envelopes import (
-    Fault,
-    Notification,
-    Reply,
-    Request,
     compact_result,
     decode,
     decode_batch,
@@ -20,6 +16,7 @@ from penstock.protocol.envelopes import (
     is_batch,
 )
 from penstock.protocol.event_stream import Event, EventParser, EventTooLarge, encode_event
+from penstock.protocol.messages import Fault, Notification, Reply, Request
 from tests.fuzz.invariants import Finding, Guard, pieces
 
 MAX_EVENT_BYTES: Final = 256

@@ -18,9 +18,10 @@ from penstock.errors import GatewayNotFound, PenstockError
 from penstock.http.client import OnEvent, RequestFailed, Response, connect, parse_url
 from penstock.http.limits import ClientLimits
 from penstock.http.tls import client_context
-from penstock.protocol.envelopes import Fault, Reply, Request, decode, encode_request
+from penstock.protocol.envelopes import decode, encode_request
 from penstock.protocol.event_stream import Event
 from penstock.protocol.headers import standard_headers
+from penstock.protocol.messages import Fault, Reply, Request
 from penstock.protocol.meta import CLIENT_CAPABILITIES, CLIENT_INFO, PROGRESS_TOKEN, PROTOCOL_VERSION
 from penstock.protocol.versions import LATEST_MODERN
 

@@ -19,8 +19,9 @@ from penstock.gateway.edges.modern import ModernEdge
 from penstock.gateway.view import View
 from penstock.http.server import Exchange
 from penstock.protocol.admission import is_modern
-from penstock.protocol.envelopes import Fault, Message, Notification, Reply, Request, decode, encode_error, is_batch
+from penstock.protocol.envelopes import decode, encode_error, is_batch
 from penstock.protocol.errors import INVALID_REQUEST
+from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, writes_null_id
 
 _NOT_FOUND: Final = b'{"error":"not found"}'

@@ -7,7 +7,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from typing import Final
+from typing import Final, cast
 
 from penstock.http.client_connection import ClientConnection
 from penstock.http.client_messages import ConnectionLost
@@ -75,14 +75,14 @@ class _Opening:
 
     async def _open(self, address: str) -> ClientConnection:
         origin = self._origin
-        _, connection = await self._loop.create_connection(
-            lambda: ClientConnection(origin, self._limits, self._loop),
+        _, protocol = await self._loop.create_connection(
+            lambda: cast("asyncio.Protocol", ClientConnection(origin, self._limits, self._loop)),
             address,
             origin.port,
             ssl=self._tls,
             server_hostname=None if self._tls is None else origin.host,
         )
-        return connection
+        return cast("ClientConnection", protocol)
 
     async def _race(self, addresses: list[str], head_start: float | None) -> ClientConnection:
         """The first address that answers; the next is tried when one fails, or after a head start."""

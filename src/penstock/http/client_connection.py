@@ -8,13 +8,14 @@ nothing came after it; whatever breaks that closes it.
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import ClassVar, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import httptools
 
 from penstock.http.client_answer import AnswerReader, OnEvent, safe_idle_seconds, whole_event
+from penstock.http.client_awaited import Waiter, awaited
 from penstock.http.client_messages import BadResponse, ConnectionLost, RequestFailed, Response, ResponseTooLarge
 from penstock.http.client_repeat import RepeatedHead
 from penstock.http.client_url import Origin
@@ -30,35 +31,8 @@ _MAX_LEARNT: Final = 16
 """Heads learnt in a row that did not come again: then the server's are all different, and learning is given up."""
 
 
-class Waiter(Protocol):
-    """Who waits for an answer; told exactly one of the two, once, unless it abandoned the request before."""
-
-    takes_views: ClassVar[bool]
-    """Whether large bodies and data of events may come as views of what was read: that spares copies."""
-
-    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes | memoryview, first_byte_at: float) -> None:
-        """The answer is there; the connection is idle again, or busy with the rest of a stream, or closed."""
-
-    def lose(self, error: BaseException) -> None:
-        """There will be none; the connection is closed."""
-
-
-class Awaited(asyncio.Future[Response]):
-    """A waiter that is awaited."""
-
-    takes_views: ClassVar[bool] = False
-
-    def settle(self, status: int, headers: dict[bytes, bytes], body: bytes | memoryview, first_byte_at: float) -> None:
-        if not self.done():
-            self.set_result(Response(status, headers, bytes(body), first_byte_at))
-
-    def lose(self, error: BaseException) -> None:
-        if not self.done():
-            self.set_exception(error)
-
-
-class ClientConnection(AnswerReader, asyncio.Protocol):
-    """One connection; made by `connect`."""
+class ClientConnection(AnswerReader):
+    """One connection; made by `connect`. An `asyncio.Protocol` in all but name: that has no compiled form."""
 
     __slots__ = (
         "_drain_until",
@@ -139,18 +113,12 @@ class ClientConnection(AnswerReader, asyncio.Protocol):
 
     # the request
 
-    async def request(self, head: bytes, body: bytes = b"", on_event: OnEvent | None = None) -> Response:
+    def request(self, head: bytes, body: bytes = b"", on_event: OnEvent | None = None) -> Coroutine[Any, Any, Response]:
         """Write one request, return its answer: `begin`, and wait.
 
         Raises what `begin` raises, and what it says its future may.
         """
-        waiter = Awaited(loop=self._loop)
-        self.begin(waiter, head, body, on_event)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            self.abandon()
-            raise
+        return awaited(self, self._loop, head, body, on_event)
 
     def begin(self, waiter: Waiter, head: bytes, body: bytes = b"", on_event: OnEvent | None = None) -> None:
         """Write one request; `waiter` takes its answer, and calls `abandon` when it does not want it any more.

@@ -48,8 +48,8 @@ class Host(Calls, Protocol):
         """The connection is closed."""
 
 
-class ServerConnection(asyncio.Protocol):
-    """A client's connection."""
+class ServerConnection:
+    """A client's connection: an `asyncio.Protocol` in all but name, as that has no compiled form."""
 
     __slots__ = (
         "_body",

@@ -7,9 +7,7 @@ Invariant: an exchange is answered at most once; `on_disconnect` is called at mo
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
-
-import msgspec
+from typing import Any, Final, Protocol
 
 from penstock.http.event_stream import EventStream
 from penstock.http.messages import Body, Request
@@ -43,22 +41,35 @@ class Calls(Protocol):
         """The task is done: take it out of `tasks`."""
 
 
-class Exchange(msgspec.Struct, eq=False):
+class Exchange:
     """A request that waits for its answer."""
 
-    _link: Link | None
-    _calls: Calls
-    request: Request
-    received_at: float
-    """Monotonic seconds, when the request was complete."""
-    _task: asyncio.Task[None] | None = None
-    on_disconnect: Callable[[], object] | None = None
-    """Called once if the client goes away before the answer is complete."""
-    extra_headers: bytes = b""
-    """Whole header lines that go out with the answer, whoever gives it: what CORS needs."""
-    is_answered: bool = False
-    """A response was sent, or a stream was opened."""
-    is_disconnected: bool = False
+    __slots__ = (
+        "_calls",
+        "_link",
+        "_task",
+        "extra_headers",
+        "is_answered",
+        "is_disconnected",
+        "on_disconnect",
+        "received_at",
+        "request",
+    )
+
+    def __init__(self, link: Link, calls: Calls, request: Request, received_at: float) -> None:
+        self._link: Link | None = link
+        self._calls = calls
+        self._task: asyncio.Task[None] | None = None
+        self.request: Final = request
+        self.received_at: Final = received_at
+        """Monotonic seconds, when the request was complete."""
+        self.on_disconnect: Callable[[], object] | None = None
+        """Called once if the client goes away before the answer is complete."""
+        self.extra_headers = b""
+        """Whole header lines that go out with the answer, whoever gives it: what CORS needs."""
+        self.is_answered = False
+        """A response was sent, or a stream was opened."""
+        self.is_disconnected = False
 
     def __repr__(self) -> str:
         state = "disconnected" if self.is_disconnected else "answered" if self.is_answered else "waiting"

@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from functools import partial
+from typing import cast
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ListenError
@@ -93,7 +93,7 @@ class HttpServer:
         handshake = server.limits.header_seconds if tls is not None else None
         for sock in sockets:
             listener = await loop.create_server(
-                partial(ServerConnection, server), sock=sock, ssl=tls, backlog=backlog, ssl_handshake_timeout=handshake
+                server._new_connection, sock=sock, ssl=tls, backlog=backlog, ssl_handshake_timeout=handshake
             )
             server._listeners.append(listener)
         server._sweeper = loop.create_task(server._sweep_forever())
@@ -136,6 +136,9 @@ class HttpServer:
             except Exception:  # one connection's trouble must not keep the others' bounds from holding
                 log.exception("a connection's deadline could not be kept: %r", connection)
                 connection.cut()
+
+    def _new_connection(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", ServerConnection(self))
 
     # what connections call
 

@@ -16,7 +16,6 @@ Where the specification leaves the order open this is what its conformance scena
 
 from typing import NamedTuple
 
-from penstock.protocol.envelopes import Fault, Request
 from penstock.protocol.errors import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
@@ -25,6 +24,7 @@ from penstock.protocol.errors import (
     unsupported_version_data,
 )
 from penstock.protocol.headers import check_request_headers, request_name
+from penstock.protocol.messages import Fault, Request
 from penstock.protocol.meta import RequestMeta, decode_meta, said_version
 from penstock.protocol.methods import MethodRule, lookup
 from penstock.protocol.versions import FIRST_MODERN, MODERN_VERSIONS, SUPPORTED_VERSIONS, Era

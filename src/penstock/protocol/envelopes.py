@@ -4,20 +4,19 @@ Knows: JSON-RPC 2.0 as each revision of MCP narrows it. Does not know: methods, 
 Invariant: nothing raw of an envelope is ever forwarded. What `decode` judged (after duplicate keys were resolved: the last
 one wins) is what `encode_*` writes, so no server can see another message than the policies saw.
 
-Who owns which bytes: `Request.id`, `Reply.id`, `Reply.result` and `RpcError.data` are owned copies and may be kept. The
-values of `params` are slices that keep the whole body alive: copy (`bytes(raw)`) what outlives the call.
-
 Source: JSON-RPC 2.0; "Messages" of basic/index of each revision; batches: 2025-03-26, basic/transports.
 """
 
 import re
 from itertools import accumulate
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from penstock.protocol.errors import INVALID_REQUEST, LIMIT_EXCEEDED, PARSE_ERROR
+from penstock.protocol.messages import Fault, Message, Notification, Reply, Request, ResultMarks, RpcError
+from penstock.protocol.wire import Asked, Wire
 
 MAX_DEPTH: Final = 64
 """Nested objects and arrays of one message, the envelope included."""
@@ -29,82 +28,8 @@ MAX_BATCH: Final = 100
 """Messages of one batch."""
 
 
-class RpcError(msgspec.Struct, frozen=True):
-    """The `error` member of a reply."""
-
-    code: int
-    message: str
-    data: bytes | None = None
-    """JSON value bytes, owned."""
-
-
-class Request(msgspec.Struct):
-    """Somebody wants an answer."""
-
-    id: bytes
-    """JSON bytes of a string or an integer, in one canonical spelling: equal ids are equal bytes."""
-    method: str
-    params: dict[str, Raw]
-
-
-class Notification(msgspec.Struct):
-    """Somebody says something and wants no answer."""
-
-    method: str
-    params: dict[str, Raw]
-
-
-class Reply(msgspec.Struct):
-    """The answer to a request: exactly one of `result` and `error` is set."""
-
-    id: bytes | None
-    """None only where a peer could not read the id of what it refuses."""
-    result: bytes | None = None
-    """A JSON object."""
-    error: RpcError | None = None
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """Why bytes are no message. A value, not an exception."""
-
-    code: int
-    """-32700, -32600, or one of Penstock's own codes when a limit of ours was exceeded; -32602 for a bad `_meta`."""
-    message: str
-    id: bytes | None = None
-    """Of the faulty request, when it could be read."""
-    reason: str = ""
-    """One word for programs, set with Penstock's own codes."""
-
-
-Message = Request | Notification | Reply
-
-
-class _WireError(msgspec.Struct):
-    code: int
-    message: str = ""
-    data: Raw | UnsetType = UNSET
-
-
-class _Wire(msgspec.Struct, gc=False):
-    jsonrpc: str | UnsetType = UNSET
-    id: Raw | UnsetType = UNSET
-    method: str | UnsetType = UNSET
-    params: dict[str, Raw] | UnsetType = UNSET
-    result: Raw | UnsetType = UNSET
-    error: _WireError | UnsetType | None = UNSET
-
-
-class _Asked(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A request with nothing else in it: what nearly all messages are."""
-
-    jsonrpc: Literal["2.0"]
-    id: Raw
-    method: str
-    params: dict[str, Raw]
-
-
-_decode_asked = msgspec.json.Decoder(_Asked).decode
-_decode_wire = msgspec.json.Decoder(_Wire).decode
+_decode_asked = msgspec.json.Decoder(Asked).decode
+_decode_wire = msgspec.json.Decoder(Wire).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_items = msgspec.json.Decoder(list[Raw]).decode
 _decode_any = msgspec.json.Decoder(Raw).decode
@@ -163,18 +88,6 @@ def _decode_other(body: bytes) -> Message | Fault:
     return Request(identity, method, params) if isinstance(identity, bytes) else identity
 
 
-class ResultMarks(msgspec.Struct, rename="camel", gc=False):
-    """The members of a result that the gateway looks at; what is not there is UNSET. Raw slices of the result's own bytes."""
-
-    is_error: bool = False
-    result_type: Raw | UnsetType = UNSET
-    content: Raw | UnsetType = UNSET
-    structured_content: Raw | UnsetType = UNSET
-    ttl_ms: Raw | UnsetType = UNSET
-    cache_scope: Raw | UnsetType = UNSET
-    meta: Raw | UnsetType = msgspec.field(default=UNSET, name="_meta")
-
-
 _decode_marks = msgspec.json.Decoder(ResultMarks).decode
 
 
@@ -227,7 +140,7 @@ def _compact_view(body: memoryview, head: bytes, id: bytes) -> tuple[memoryview,
         return None
 
 
-def _reply(wire: _Wire) -> Reply | Fault:
+def _reply(wire: Wire) -> Reply | Fault:
     """The reply in an envelope that is no request."""
     if wire.id is UNSET or bytes(wire.id) == b"null":
         identity = None

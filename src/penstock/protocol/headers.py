@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from penstock.protocol.envelopes import Request
+from penstock.protocol.messages import Request
 from penstock.protocol.methods import MethodRule
 
 _decode_str = msgspec.json.Decoder(str).decode

@@ -10,8 +10,9 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from penstock.protocol.envelopes import Fault, read_id
+from penstock.protocol.envelopes import read_id
 from penstock.protocol.errors import INVALID_PARAMS
+from penstock.protocol.messages import Fault
 
 PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"

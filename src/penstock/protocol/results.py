@@ -13,8 +13,8 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from penstock.protocol.content import down_level_blocks, down_level_messages, down_level_tools, text_block
-from penstock.protocol.envelopes import Fault, ResultMarks
 from penstock.protocol.errors import INTERNAL_ERROR
+from penstock.protocol.messages import Fault, ResultMarks
 from penstock.protocol.meta import SERVER_INFO
 from penstock.protocol.methods import METHODS
 from penstock.protocol.versions import Era

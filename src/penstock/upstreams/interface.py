@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import msgspec
 
 from penstock.errors import ServerError
-from penstock.protocol.envelopes import ResultMarks
+from penstock.protocol.messages import ResultMarks
 from penstock.protocol.versions import Era
 
 Raw = msgspec.Raw

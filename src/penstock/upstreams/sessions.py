@@ -11,7 +11,7 @@ from typing import Final
 from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Caller, Description
-from penstock.upstreams.streamable_http_flight import Side
+from penstock.upstreams.streamable_http_side import Side
 
 Key = tuple[str, str]
 """("own", name of the client session) or ("shared", capabilities declared for it)."""

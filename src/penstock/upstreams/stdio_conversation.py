@@ -14,11 +14,6 @@ import msgspec
 
 from penstock.errors import ServerBusy, ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.envelopes import (
-    Fault,
-    Message,
-    Notification,
-    Reply,
-    Request,
     decode,
     decode_batch,
     encode_error,
@@ -29,6 +24,7 @@ from penstock.protocol.envelopes import (
     one_line,
 )
 from penstock.protocol.errors import METHOD_NOT_FOUND
+from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.child_output import printable

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from penstock.protocol.envelopes import Reply, RpcError
 from penstock.protocol.errors import HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION
+from penstock.protocol.messages import Reply, RpcError
 from penstock.protocol.meta import SERVER_INFO
 from penstock.protocol.versions import LEGACY_VERSIONS, MODERN_VERSIONS, Era, era_of
 from penstock.upstreams.interface import Description, Raw

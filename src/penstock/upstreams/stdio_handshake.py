@@ -12,7 +12,7 @@ from typing import Any
 
 from penstock.clock import Clock
 from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
-from penstock.protocol.envelopes import Reply
+from penstock.protocol.messages import Reply
 from penstock.protocol.versions import LATEST_LEGACY, LATEST_MODERN, Era, era_of
 from penstock.upstreams.interface import Raw
 from penstock.upstreams.stdio_conversation import Flight, StdioConversation

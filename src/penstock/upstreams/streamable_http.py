@@ -140,7 +140,7 @@ class StreamableHttpUpstream:
         Returns:
             The tools that must be left out of the list, each with the reason: their `x-mcp-header` is invalid.
         """
-        return self._modern.learn_tools(tools)
+        return self._modern.requests.learn_tools(tools)
 
     async def close_session(self, session: str) -> None:
         """End the server's session that belongs to a client session, if there is one; bounded."""
@@ -280,9 +280,7 @@ class StreamableHttpUpstream:
         self._take_versions()
 
     def _take_versions(self) -> None:
-        if self._modern.version != self.eras.version(Era.MODERN):
-            self._modern.version = self.eras.version(Era.MODERN)
-            self._modern.forget_heads()
+        self._modern.requests.use(self.eras.version(Era.MODERN))
         self._legacy.version = self.eras.version(Era.LEGACY)
 
     def _speaks_nothing(self) -> ServerError:

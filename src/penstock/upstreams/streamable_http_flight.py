@@ -6,10 +6,8 @@ Invariant: `call.on_end` is called exactly once, and by then the connection is g
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar, Final, Protocol
-
-import msgspec
+from collections.abc import Coroutine
+from typing import Any, ClassVar, Final
 
 from penstock.errors import ServerError, ServerMisbehaved
 from penstock.http.client import ClientConnection, RequestFailed, Response
@@ -17,58 +15,48 @@ from penstock.protocol.event_stream import Event
 from penstock.upstreams.interface import Answer, Call
 from penstock.upstreams.pool import Pool
 from penstock.upstreams.streamable_http_reception import Reception
+from penstock.upstreams.streamable_http_side import Side, Supervisor, fail_with
 
 _MESSAGE: Final = b"message"
 
 
-class Side(Protocol):
-    """One era's way of judging what comes for a call it wrote."""
-
-    def reception(self, call: Call, request_id: bytes) -> Reception:
-        """What takes in an answer that comes in more than one piece."""
-
-    def ordinary(self, body: bytes | memoryview, request_id: bytes) -> Answer | None:
-        """The answer, when a body with status 200 and a JSON type is nothing but that."""
-
-    async def unusual(self, call: Call, reception: Reception, came: Response | RequestFailed) -> Answer:
-        """What becomes of a call whose answer is not ordinary, or never came."""
-
-    def cancelled(self, request_id: bytes) -> None:
-        """The caller does not wait any more; the server has not answered."""
-
-    @property
-    def landed(self) -> Callable[[], None] | None:
-        """Told once for each flight that it has ended: answered, lost or cancelled; None when nobody needs to know."""
-        ...
-
-
-class Supervisor(Protocol):
-    """The upstream both sides belong to: it knows what to try when a server does not fit its era any more."""
-
-    @property
-    def name(self) -> str:
-        """The server's."""
-        ...
-
-    async def follow(self, call: Call, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """The outcome of a side's second thoughts."""
-
-
-class Flight(msgspec.Struct, eq=False):
+class Flight:
     """One call under way over one borrowed connection; the connection's waiter."""
+
+    __slots__ = (
+        "_answer",
+        "_call",
+        "_connection",
+        "_follows",
+        "_id",
+        "_is_over",
+        "_pool",
+        "_reception",
+        "_side",
+        "_supervisor",
+    )
 
     takes_views: ClassVar[bool] = True
 
-    _supervisor: Supervisor
-    _side: Side
-    _call: Call
-    _id: bytes
-    _connection: ClientConnection | None
-    _pool: Pool[ClientConnection]
-    _reception: Reception | None = None
-    _answer: Answer | None = None
-    _follows: asyncio.Task[Answer] | None = None
-    _is_over: bool = False
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        side: Side,
+        call: Call,
+        request_id: bytes,
+        connection: ClientConnection,
+        pool: Pool[ClientConnection],
+    ) -> None:
+        self._supervisor: Final = supervisor
+        self._side: Final = side
+        self._call: Final = call
+        self._id: Final = request_id
+        self._connection: ClientConnection | None = connection
+        self._pool: Final = pool
+        self._reception: Reception | None = None
+        self._answer: Answer | None = None
+        self._follows: asyncio.Task[Answer] | None = None
+        self._is_over = False
 
     def __repr__(self) -> str:
         state = "over" if self._is_over else "followed" if self._follows is not None else "under way"
@@ -125,10 +113,10 @@ class Flight(msgspec.Struct, eq=False):
         if isinstance(error, RequestFailed):
             self._think_again(error)
         elif isinstance(error, ServerError):
-            self._follow(_raise(error))
+            self._follow(fail_with(error))
         else:
             self._follow(
-                _raise(ServerMisbehaved(self._supervisor.name, f"its answer could not be taken in: {error!r}"))
+                fail_with(ServerMisbehaved(self._supervisor.name, f"its answer could not be taken in: {error!r}"))
             )
 
     def _think_again(self, came: Response | RequestFailed) -> None:
@@ -171,7 +159,3 @@ class Flight(msgspec.Struct, eq=False):
         on_end = self._call.on_end
         if on_end is not None:
             on_end(outcome)
-
-
-async def _raise(error: ServerError) -> Answer:
-    raise error

@@ -18,16 +18,10 @@ import msgspec
 from penstock.clock import Clock
 from penstock.errors import PenstockError, ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
-from penstock.protocol.envelopes import (
-    Reply,
-    Request,
-    encode_error,
-    encode_notification,
-    encode_request,
-    encode_result,
-)
+from penstock.protocol.envelopes import encode_error, encode_notification, encode_request, encode_result
 from penstock.protocol.errors import METHOD_NOT_FOUND
 from penstock.protocol.event_stream import Event
+from penstock.protocol.messages import Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era, writes_null_id
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw
@@ -35,7 +29,7 @@ from penstock.upstreams.log_levels import log_rank
 from penstock.upstreams.sessions import Key, LegacySession, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Agreement, judge_initialize
-from penstock.upstreams.streamable_http_flight import Flight, Supervisor
+from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_legacy_flight import SessionSide
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
@@ -50,6 +44,7 @@ from penstock.upstreams.streamable_http_refusals import (
     speaks_of_session,
 )
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
+from penstock.upstreams.streamable_http_side import Supervisor
 
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
 _VISIBLE: Final = frozenset(range(0x21, 0x7F))

@@ -11,19 +11,16 @@ from typing import Final
 import msgspec
 
 from penstock.errors import ServerMisbehaved
-from penstock.protocol.envelopes import (
+from penstock.protocol.envelopes import compact_result, decode, decode_batch, is_batch
+from penstock.protocol.event_stream import Event
+from penstock.protocol.messages import (
     Fault,
     Message,
     Notification,
     Reply,
     Request,
     ResultMarks,
-    compact_result,
-    decode,
-    decode_batch,
-    is_batch,
 )
-from penstock.protocol.event_stream import Event
 from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Answer, Call, Failure, Result

@@ -8,7 +8,8 @@ from urllib.parse import urljoin, urlsplit
 
 from penstock.errors import NeedsAuthorization, ServerBusy, ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.http.client import ConnectionLost, RequestFailed, Response, ResponseTooLarge
-from penstock.protocol.envelopes import Reply, decode
+from penstock.protocol.envelopes import decode
+from penstock.protocol.messages import Reply
 
 _SHOWN: Final = 200
 

@@ -11,7 +11,7 @@ import pytest
 from penstock.errors import ServerError, ServerUnavailable
 from penstock.gateway.pipeline import fold, fold_start
 from penstock.policies.deadline import DeadlineSettings
-from penstock.protocol.envelopes import ResultMarks
+from penstock.protocol.messages import ResultMarks
 from penstock.protocol.versions import Era
 from penstock.upstreams.in_memory import InMemoryUpstream
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Result

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from penstock.protocol.admission import Admitted, Refusal, admit, is_modern
-from penstock.protocol.envelopes import Request, decode
+from penstock.protocol.envelopes import decode
 from penstock.protocol.errors import http_status
 from penstock.protocol.headers import encode_value
+from penstock.protocol.messages import Request
 from penstock.protocol.meta import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
 from penstock.protocol.versions import Era
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.protocol.envelopes import Reply, compact_result, decode
+from penstock.protocol.envelopes import compact_result, decode
+from penstock.protocol.messages import Reply
 from penstock.protocol.results import to_legacy, to_modern
 
 JSON = st.recursive(

@@ -13,11 +13,6 @@ from penstock.protocol.envelopes import (
     MAX_BATCH,
     MAX_DEPTH,
     MAX_ID_BYTES,
-    Fault,
-    Notification,
-    Reply,
-    Request,
-    RpcError,
     decode,
     decode_batch,
     encode_batch,
@@ -31,6 +26,7 @@ from penstock.protocol.envelopes import (
     read_id,
     replace_lone_surrogates,
 )
+from penstock.protocol.messages import Fault, Notification, Reply, Request, RpcError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

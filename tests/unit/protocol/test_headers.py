@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.protocol.envelopes import Request, decode
+from penstock.protocol.envelopes import decode
 from penstock.protocol.headers import (
     check_request_headers,
     decode_value,
@@ -14,6 +14,7 @@ from penstock.protocol.headers import (
     request_name,
     standard_headers,
 )
+from penstock.protocol.messages import Request
 from penstock.protocol.methods import lookup
 from penstock.protocol.versions import Era
 

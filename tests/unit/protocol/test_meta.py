@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from penstock.protocol.envelopes import Fault
+from penstock.protocol.messages import Fault
 from penstock.protocol.meta import (
     CLIENT_CAPABILITIES,
     CLIENT_INFO,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.protocol.envelopes import Fault
+from penstock.protocol.messages import Fault
 from penstock.protocol.meta import SERVER_INFO
 from penstock.protocol.results import MAX_TTL_MS, ResultHead, classify, to_legacy, to_modern, with_members
 from penstock.protocol.versions import LEGACY_VERSIONS

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from penstock.protocol.envelopes import Reply, RpcError
+from penstock.protocol.messages import Reply, RpcError
 from penstock.protocol.versions import Era
 from penstock.upstreams.stdio_eras import (
     Agreement,

@@ -340,9 +340,9 @@ async def test_a_call_that_cannot_be_written_leaves_no_connection_on_loan(era: E
 async def test_heads_of_names_as_long_as_a_client_likes_are_not_kept() -> None:
     async with serving(server_of(Era.MODERN, _echo)) as (_, upstream):
         await upstream.call(call_of(MODERN, "warm"))
-        before = dict(upstream._modern._heads)
+        before = dict(upstream._modern.requests._heads)
         await upstream.call(call_of(MODERN, "x" * 4000))
-        assert upstream._modern._heads == before
+        assert upstream._modern.requests._heads == before
 
 
 async def _echo(asked: Asked, _: Line) -> bytes:

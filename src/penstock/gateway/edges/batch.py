@@ -13,7 +13,8 @@ from penstock.gateway.view import View
 from penstock.http.event_stream import EventStream
 from penstock.http.messages import Body, joined
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import Fault, decode_batch, encode_batch, encode_error
+from penstock.protocol.envelopes import decode_batch, encode_batch, encode_error
+from penstock.protocol.messages import Fault
 
 
 class _Members:

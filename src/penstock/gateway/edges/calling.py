@@ -7,7 +7,6 @@ A server that can take the call at once gets it without a task or coroutine (`Ro
 `ended` in the same turn of the loop in which it arrives; otherwise one task waits for it.
 """
 
-import asyncio
 from time import monotonic
 from typing import Final, Protocol
 
@@ -15,12 +14,14 @@ import msgspec
 
 from penstock.errors import ServerError, forget_frames
 from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.edges.waiting import Waiting, wait
 from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
 from penstock.http.messages import LARGE_BYTES, Body, joined
 from penstock.http.server import EventStream, Exchange
-from penstock.protocol.envelopes import Fault, encode_large_result, encode_notification, encode_result
+from penstock.protocol.envelopes import encode_large_result, encode_notification, encode_result
 from penstock.protocol.event_stream import encode_event
+from penstock.protocol.messages import Fault
 from penstock.protocol.results import classify
 from penstock.protocol.versions import Era
 from penstock.telemetry.server_timing import server_timing
@@ -50,18 +51,29 @@ class AnswerForm(Protocol):
         ...
 
 
-class RunningCall(msgspec.Struct, eq=False):
+class RunningCall:
     """Answers exactly once: plainly, or on an event stream once there is something to say before the answer."""
 
-    _exchange: Exchange
-    _request_id: bytes
-    _facts: HeadFacts
-    _route: Route
-    _form: AnswerForm
-    _session: ClientSession | None = None
-    _stream: EventStream | None = None
-    _call: Call | None = None
-    """None before and after."""
+    __slots__ = ("_call", "_exchange", "_facts", "_form", "_request_id", "_route", "_session", "_stream")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        request_id: bytes,
+        facts: HeadFacts,
+        route: Route,
+        form: AnswerForm,
+        session: ClientSession | None = None,
+    ) -> None:
+        self._exchange: Final = exchange
+        self._request_id: Final = request_id
+        self._facts: Final = facts
+        self._route: Final = route
+        self._form: Final = form
+        self._session: Final = session
+        self._stream: EventStream | None = None
+        self._call: Call | None = None
+        """None before and after."""
 
     def __repr__(self) -> str:
         return f"<RunningCall {self._route!r}{' streaming' if self._stream is not None else ''}>"
@@ -85,10 +97,10 @@ class RunningCall(msgspec.Struct, eq=False):
             try:
                 task = start(call)
             except Exception:  # a fault of ours, which the connection logs and answers
-                self._leave(call)
+                self.leave(call)
                 raise
         if task is None:
-            task = _Waiting(exchange.spawn(self._run(call)))
+            task = Waiting(exchange.spawn(wait(route.handle, call, self)))
         call.task = task
         if self._session is not None:
             self._session.in_flight[task] = self._request_id
@@ -113,7 +125,7 @@ class RunningCall(msgspec.Struct, eq=False):
             self._exchange.failed(RuntimeError(f"{self!r} has ended before"))
             return
         answered_at = monotonic()
-        self._leave(call)
+        self.leave(call)
         try:
             if outcome is None and call.watch is not None:
                 outcome = call.watch.refusal(call)
@@ -130,20 +142,6 @@ class RunningCall(msgspec.Struct, eq=False):
             self._route.cell.record(kind, monotonic() - call.started_at - upstream, upstream)
         except Exception as error:  # called by a server's connection, which must not suffer for a fault of ours
             self._exchange.failed(error)
-
-    async def _run(self, call: Call) -> None:
-        outcome: Answer | ServerError
-        try:
-            outcome = await self._route.handle(call)
-        except ServerError as error:
-            outcome = error
-        except asyncio.CancelledError:
-            self.ended(None)
-            raise
-        except Exception:  # a fault of ours, which the exchange logs and answers
-            self._leave(call)
-            raise
-        self.ended(outcome)
 
     def _answer(self, call: Call, result: Result, answered_at: float) -> str:
         """Pass a result on; returns the kind of outcome."""
@@ -180,7 +178,7 @@ class RunningCall(msgspec.Struct, eq=False):
             headers = self._timing(call, answered_at) if self._facts.wants_timing else b""
             self._exchange.respond(status, body, headers=headers)
 
-    def _leave(self, call: Call) -> None:
+    def leave(self, call: Call) -> None:
         """The call is under way no longer. What it is held by, and what it holds, is let go of: a cycle would keep large answers
         until the collector comes by.
         """
@@ -219,19 +217,6 @@ def result_body(request_id: bytes, json: bytes | memoryview) -> Body:
     if len(json) < LARGE_BYTES:
         return encode_result(request_id, bytes(json))
     return encode_large_result(request_id, json)
-
-
-class _Waiting:
-    """A call that waits in a task."""
-
-    __slots__ = ("_task",)
-
-    def __init__(self, task: asyncio.Task[None]) -> None:
-        self._task = task
-
-    def cancel(self) -> None:
-        """Not before the task's first turn: one that never ran could not say how it ended."""
-        self._task.get_loop().call_soon(self._task.cancel)
 
 
 def _kind_of(result: Result) -> str:

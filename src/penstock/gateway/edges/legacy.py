@@ -7,7 +7,8 @@ else; only refusals of the transport (bad version header, no such session, batch
 Source: 2025-11-25 basic/transports, basic/lifecycle; 2025-03-26 basic/transports (batches).
 """
 
-from typing import Final
+from functools import partial
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -15,14 +16,14 @@ from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
-from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name
+from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name, when_listed
 from penstock.gateway.edges.refusal import refusal_body
 from penstock.gateway.known_call import NO_META, KnownCall
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
 from penstock.http.messages import Body
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import Fault, Message, Notification, Request, encode_error, encode_result
+from penstock.protocol.envelopes import encode_error, encode_result
 from penstock.protocol.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -30,6 +31,7 @@ from penstock.protocol.errors import (
     RESOURCE_NOT_FOUND,
     translate_error,
 )
+from penstock.protocol.messages import Fault, Message, Notification, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
 from penstock.protocol.methods import MethodRule, lookup
 from penstock.protocol.results import to_legacy
@@ -44,7 +46,7 @@ _NOT_YET: Final = ("resources/subscribe", "resources/unsubscribe")
 class LegacyForm:
     """How clients of one legacy revision read an answer."""
 
-    era = Era.LEGACY
+    era: ClassVar[Era] = Era.LEGACY
 
     def __init__(self, revision: str) -> None:
         self._revision = revision
@@ -81,7 +83,9 @@ class LegacyEdge:
         """One POSTed message."""
         if isinstance(message, Request) and message.method == "initialize":
             if self._context.is_pending(view):
-                exchange.spawn(self._initialize_listed(exchange, view.name, message))
+                exchange.spawn(
+                    when_listed(self._context, view.name, partial(self._initialize_listed, exchange, message))
+                )
             else:
                 self._initialize(exchange, view, message)
             return
@@ -148,8 +152,7 @@ class LegacyEdge:
         result = _initialize_result(view, revision)
         exchange.respond(200, encode_result(request.id, result), headers=b"mcp-session-id: %b\r\n" % token.encode())
 
-    async def _initialize_listed(self, exchange: Exchange, view_name: str, request: Request) -> None:
-        view = await self._context.listed_view(view_name)
+    def _initialize_listed(self, exchange: Exchange, request: Request, view: View | None) -> None:
         if view is None:
             exchange.respond(404, _transport_error(METHOD_NOT_FOUND, "this view has just been removed"))
         else:
@@ -177,7 +180,7 @@ class LegacyEdge:
         if rule is None or method.startswith("tasks/") or method in _NOT_YET or rule.since > caller.revision:
             self._refuse(exchange, request, METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
         elif rule.kind == "list" and self._context.is_pending(view):
-            exchange.spawn(self._list_listed(exchange, view.name, request, caller))
+            exchange.spawn(when_listed(self._context, view.name, partial(self._list_listed, exchange, request, caller)))
         elif rule.kind == "list":
             self._list(exchange, view, request, caller)
         elif method == "ping":
@@ -215,9 +218,7 @@ class LegacyEdge:
         else:
             exchange.respond(200, result_body(request.id, page))
 
-    async def _list_listed(self, exchange: Exchange, view_name: str, request: Request, caller: Caller) -> None:
-        """A server that was never listed is waited for, once."""
-        view = await self._context.listed_view(view_name)
+    def _list_listed(self, exchange: Exchange, request: Request, caller: Caller, view: View | None) -> None:
         if view is None:
             self._refuse(exchange, request, METHOD_NOT_FOUND, "this view has just been removed")
         else:

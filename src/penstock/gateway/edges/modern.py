@@ -6,7 +6,8 @@ The order of the checks: envelope, headers against body, `_meta`, version, metho
 basic/index (`_meta`), basic/transports/streamable-http (Server Validation), basic/versioning.
 """
 
-from typing import Final
+from functools import partial
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -14,7 +15,7 @@ from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
-from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name
+from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name, when_listed
 from penstock.gateway.edges.refusal import refusal_body
 from penstock.gateway.known_call import KnownCall
 from penstock.gateway.route import Route
@@ -22,7 +23,7 @@ from penstock.gateway.view import View
 from penstock.http.messages import Body
 from penstock.http.server import Exchange
 from penstock.protocol.admission import Refusal, admit
-from penstock.protocol.envelopes import Fault, Notification, Request, encode_error, encode_result
+from penstock.protocol.envelopes import encode_error, encode_result
 from penstock.protocol.errors import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
@@ -30,6 +31,7 @@ from penstock.protocol.errors import (
     http_status,
     translate_error,
 )
+from penstock.protocol.messages import Fault, Notification, Request
 from penstock.protocol.methods import TASKS_EXTENSION, MethodRule
 from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
@@ -44,7 +46,7 @@ _MAX_KNOWN_META: Final = 4096
 class ModernForm:
     """How modern clients read an answer."""
 
-    era = Era.MODERN
+    era: ClassVar[Era] = Era.MODERN
 
     def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
         raw = to_modern(result.raw, method, marks=result.marks)
@@ -102,7 +104,8 @@ class ModernEdge:
             self._start_call(exchange, view, request, judged, facts)
         elif rule.kind == "list" or request.method == "server/discover":
             if self._context.is_pending(view):
-                exchange.on_disconnect = exchange.spawn(self._answer_listed(exchange, view.name, request)).cancel
+                listed = when_listed(self._context, view.name, partial(self._answer_listed, exchange, request))
+                exchange.on_disconnect = exchange.spawn(listed).cancel
             else:
                 self._answer_here(exchange, view, request)
         else:
@@ -182,9 +185,7 @@ class ModernEdge:
         else:
             exchange.respond(200, result_body(request.id, page))
 
-    async def _answer_listed(self, exchange: Exchange, view_name: str, request: Request) -> None:
-        """A server that was never listed is waited for, once."""
-        view = await self._context.listed_view(view_name)
+    def _answer_listed(self, exchange: Exchange, request: Request, view: View | None) -> None:
         if view is None:
             self._refuse(exchange, request.id, METHOD_NOT_FOUND, "this view has just been removed")
         else:

@@ -1,9 +1,11 @@
 """Small readings of a request that both edges need."""
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.route import Route
 from penstock.gateway.view import View
@@ -76,3 +78,8 @@ def unknown_name(method: str, name: str | None) -> str:
         return f"Invalid params: {method} refers to no prompt or resource of this view"
     kind = {"tools/call": "tool", "prompts/get": "prompt"}.get(method, "resource")
     return f"Unknown {kind}: {name[:200]}"
+
+
+async def when_listed(context: GatewayContext, view_name: str, then: Callable[[View | None], None]) -> None:
+    """A server that was never listed is waited for, once; `then` takes the view, or None when it has been removed meanwhile."""
+    then(await context.listed_view(view_name))
