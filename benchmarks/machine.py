@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import nginx, wrk
+from penstock.gateway import worker
 
 
 def facts() -> dict[str, Any]:
@@ -25,6 +26,7 @@ def facts() -> dict[str, Any]:
         "nginx": _first_match(r"nginx/(\S+)", [nginx.installed(), "-v"]),
         "wrk": _first_match(r"wrk (?:debian/)?(\S+)", [wrk.installed(), "-v"]),
         "commit": commit(),
+        "compiled": not str(worker.__file__).endswith(".py"),
     }
 
 

@@ -131,7 +131,7 @@ class Report:
         facts = self.machine
         return (
             f"{facts['processor']}, {facts['cores']} cores, {facts['system']}; Python {facts['python']}, nginx {facts['nginx']}, "
-            f"Penstock at {facts['commit']}"
+            f"Penstock {'compiled' if facts['compiled'] else 'interpreted'}, at {facts['commit']}"
         )
 
     def _rows(self) -> str:

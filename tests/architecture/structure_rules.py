@@ -54,6 +54,31 @@ def parameters(project: Project) -> list[str]:
     return found
 
 
+def compiled_modules(project: Project) -> list[str]:
+    """What is compiled has no coroutines, and no classes that inherit from another library: their compiled form has faults."""
+    settings = (
+        tomllib.loads((project.root / "pyproject.toml").read_text())
+        if (project.root / "pyproject.toml").exists()
+        else {}
+    )
+    sources = {source.path.as_posix(): source for source in project.sources}
+    found = []
+    for name in settings.get("tool", {}).get("penstock", {}).get("compiled", []):
+        source = sources.get(f"src/penstock/{name}.py")
+        if source is None:
+            found.append(
+                f"pyproject.toml: tool.penstock.compiled names '{name}', and there is no src/penstock/{name}.py"
+            )
+            continue
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.AsyncFunctionDef):
+                found.append(f"{source.path}:{node.lineno}: {node.name} is a coroutine")
+            elif isinstance(node, ast.ClassDef):
+                foreign = [ast.unparse(base) for base in node.bases if isinstance(base, ast.Attribute)]
+                found += [f"{source.path}:{node.lineno}: {node.name} inherits from {base}" for base in foreign]
+    return found
+
+
 def import_cycles(project: Project) -> list[str]:
     """No module imports itself by way of others."""
     return [" → ".join([*cycle, cycle[0]]) for cycle in _cycles(project.imports)]

@@ -10,6 +10,7 @@ from tests.architecture.tree import Project
 
 Rule = Callable[[Project], list[str]]
 LONG_FUNCTION = "def long():\n" + "    pass\n" * 60
+COMPILED = '[tool.penstock]\ncompiled = ["a"]\n'
 NINE = ", ".join("abcdefghi")
 PATCHED = (
     "from penstock import clock\ndef test_a(monkeypatch):\n    monkeypatch.setattr(clock.SystemClock, 'now', None)\n"
@@ -44,6 +45,21 @@ BROKEN: list[tuple[Rule, dict[str, str], str]] = [
     ),
     (structure_rules.function_sizes, {"src/penstock/a.py": LONG_FUNCTION}, "src/penstock/a.py:long: 61 lines"),
     (structure_rules.parameters, {"src/penstock/a.py": f"def f({NINE}): ...\n"}, "f takes 9 positional parameters"),
+    (
+        structure_rules.compiled_modules,
+        {"pyproject.toml": COMPILED, "src/penstock/a.py": "async def f(): ...\n"},
+        "src/penstock/a.py:1: f is a coroutine",
+    ),
+    (
+        structure_rules.compiled_modules,
+        {"pyproject.toml": COMPILED, "src/penstock/a.py": "import msgspec\nclass A(msgspec.Struct): ...\n"},
+        "src/penstock/a.py:2: A inherits from msgspec.Struct",
+    ),
+    (
+        structure_rules.compiled_modules,
+        {"pyproject.toml": COMPILED, "src/penstock/b.py": ""},
+        "names 'a', and there is no src/penstock/a.py",
+    ),
     (
         structure_rules.import_cycles,
         {

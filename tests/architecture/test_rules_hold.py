@@ -15,6 +15,7 @@ RULES = [
     structure_rules.file_sizes,
     structure_rules.function_sizes,
     structure_rules.parameters,
+    structure_rules.compiled_modules,
     structure_rules.import_cycles,
     structure_rules.deferred_imports,
     structure_rules.concrete_modules,

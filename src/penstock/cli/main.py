@@ -55,7 +55,7 @@ def _run(words: list[str]) -> int:
         print(overview())
         return 0 if words else 2
     if words[0] in {"--version", "-V"}:
-        print(f"penstock {__version__}")
+        print(f"penstock {__version__}{' (compiled)' if _is_compiled() else ''}")
         return 0
     if sys.platform == "win32":
         print(WINDOWS, file=sys.stderr)
@@ -64,6 +64,12 @@ def _run(words: list[str]) -> int:
         print(f"penstock: {_unknown(words[0])}", file=sys.stderr)
         return 2
     return run_verb(words[0], words[1:])
+
+
+def _is_compiled() -> bool:
+    """Whether the modules that every call passes through are compiled; told from the files, as loading one takes time."""
+    lane = os.path.join(os.path.dirname(os.path.dirname(__file__)), "http")  # noqa: PTH118, PTH120 - pathlib takes time, too
+    return any(name.startswith("connection.") and not name.endswith(".py") for name in os.listdir(lane))  # noqa: PTH208
 
 
 def overview() -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from penstock import __version__
 from penstock.cli.main import VERBS, main
+from penstock.http import connection
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_gateway import FakeGateway
 
@@ -24,8 +25,9 @@ def test_nothing_heavy_is_loaded_for_version_and_help(word: str) -> None:
     assert "penstock.cli.main" in done.stdout.splitlines()[-1]
 
 
-def test_the_version_is_printed(run: Run) -> None:
-    assert run("--version") == (0, f"penstock {__version__}\n", "")
+def test_the_version_is_printed_and_whether_modules_are_compiled(run: Run) -> None:
+    is_compiled = not str(connection.__file__).endswith(".py")
+    assert run("--version") == (0, f"penstock {__version__}{' (compiled)' if is_compiled else ''}\n", "")
 
 
 def test_help_lists_every_verb(run: Run) -> None:
@@ -96,4 +98,4 @@ def test_the_command_line_is_read_from_the_process(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["penstock", "--version"])
     assert main() == 0
-    assert capsys.readouterr().out == f"penstock {__version__}\n"
+    assert capsys.readouterr().out.startswith(f"penstock {__version__}")
