@@ -21,7 +21,15 @@ _FILE = re.compile(r"`((?:[a-z_0-9]+/)+[a-z_0-9.-]+\.(?:py|toml|txt|mjs))`")
 _FIGURE = {"median": 24.31, "least": 20.0, "most": 30.0, "rounds": 5}
 REPORT: dict[str, Any] = {
     "taken": "2026-11-20T10:00:00+00:00",
-    "machine": {"processor": "P", "cores": 2, "system": "S", "python": "3.11", "nginx": "1.28", "commit": "abc", "compiled": True},
+    "machine": {
+        "processor": "P",
+        "cores": 2,
+        "system": "S",
+        "python": "3.11",
+        "nginx": "1.28",
+        "commit": "abc",
+        "compiled": True,
+    },
     "settings": {"rounds": 5},
     "rows": [
         {"title": "nginx: modern server, 1 KB", "cpu_us": _FIGURE, "ratio": None, "calls_per_second": _FIGURE},
