@@ -13,12 +13,13 @@ import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from penstock.clock import Clock
 from penstock.errors import ServerBusy, ServerUnavailable
+from penstock.upstreams.pool_shelf import Shelf, Slot
 
 T = TypeVar("T")
 
@@ -59,35 +60,16 @@ class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
     peak_waiting: int
 
 
-class _Slot(Generic[T]):
-    """One item and its times."""
-
-    __slots__ = ("borrowed_at", "expires_at", "fresh_until", "idle_since", "item")
-
-    def __init__(self, item: T, expires_at: float) -> None:
-        self.item = item
-        self.expires_at = expires_at
-        self.borrowed_at = 0.0
-        self.idle_since = 0.0
-        self.fresh_until = 0.0
-        """Until then an idle item is lent without another thought."""
-
-
 class Pool(Generic[T]):
     """Lends items of one kind, for one server."""
 
     __slots__ = (
         "_alarm",
         "_alarm_at",
-        "_borrowed",
-        "_busy",
         "_check",
         "_close",
         "_closed",
         "_closed_count",
-        "_fresh_seconds",
-        "_hold_seconds",
-        "_idle",
         "_idle_seconds",
         "_is_closed",
         "_now",
@@ -95,20 +77,22 @@ class Pool(Generic[T]):
         "_open_failures",
         "_opened",
         "_opening",
-        "_peak_busy",
         "_peak_waiting",
         "_random",
         "_refill",
         "_refused",
+        "_shelf",
         "_size",
         "_sleep",
         "_timed_out",
         "_wait_seconds",
         "_waited",
         "_waiters",
+        "give_back",
         "name",
         "noun",
         "settings",
+        "try_borrow",
     )
 
     def __init__(
@@ -131,11 +115,20 @@ class Pool(Generic[T]):
         self._now, self._sleep, self._random = clock.now, clock.sleep, random
         check_after = settings.check_after_idle_seconds if check is not None else settings.idle_seconds
         self._idle_seconds = settings.idle_seconds
-        self._fresh_seconds = min(check_after, settings.idle_seconds)
-        self._idle: list[_Slot[T]] = []
-        self._busy: dict[T, _Slot[T]] = {}
-        self._waiters: OrderedDict[asyncio.Future[_Slot[T] | None], tuple[float, float]] = OrderedDict()
+        self._waiters: OrderedDict[asyncio.Future[Slot[T] | None], tuple[float, float]] = OrderedDict()
         """Future -> (deadline, since). Its result is an item's slot, or None: a place to open one in."""
+        self._shelf: Final = Shelf[T](
+            is_closed=is_closed,
+            now=clock.now,
+            fresh_seconds=min(check_after, settings.idle_seconds),
+            waiters=self._waiters,
+            drop=self._drop,
+            release=self._release,
+        )
+        self.try_borrow: Final = self._shelf.try_borrow
+        """The newest idle item if it can be lent without waiting for anything, else None: then ask `borrow`."""
+        self.give_back: Final = self._shelf.give_back
+        """End a loan; see `Shelf.give_back`."""
         self._size = 0
         """Places taken: idle, lent, being opened or checked."""
         self._opening = 0
@@ -143,40 +136,19 @@ class Pool(Generic[T]):
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_at = 0.0
         self._refill: asyncio.Task[None] | None = None
-        self._borrowed = self._waited = self._opened = self._open_failures = self._closed_count = 0
-        self._refused = self._timed_out = self._peak_busy = self._peak_waiting = 0
-        self._wait_seconds = self._hold_seconds = 0.0
+        self._waited = self._opened = self._open_failures = self._closed_count = 0
+        self._refused = self._timed_out = self._peak_waiting = 0
+        self._wait_seconds = 0.0
 
     def __repr__(self) -> str:
         opening = f" {self._opening} opening" if self._opening else ""
         end = " | closed" if self._closed else ""
         return (
-            f"<Pool {self.name} [{len(self._busy)} busy {len(self._idle)} idle{opening} | "
+            f"<Pool {self.name} [{len(self._shelf.busy)} busy {len(self._shelf.idle)} idle{opening} | "
             f"waiting {len(self._waiters)}{end}]>"
         )
 
     # ---- borrowing
-
-    def try_borrow(self) -> T | None:
-        """The newest idle item if it can be lent without waiting for anything, else None: then ask `borrow`."""
-        idle = self._idle
-        while idle:
-            slot = idle[-1]
-            now = self._now()
-            if now >= slot.fresh_until:
-                return None
-            del idle[-1]
-            item = slot.item
-            if self._is_closed(item):
-                self._drop(slot)
-                continue
-            slot.borrowed_at = now
-            busy = self._busy
-            busy[item] = slot
-            self._borrowed += 1
-            self._peak_busy = max(self._peak_busy, len(busy))
-            return item
-        return None
 
     async def borrow(self, deadline: float | None = None) -> T:
         """An item, opened or waited for if need be; give it back in every case.
@@ -203,34 +175,12 @@ class Pool(Generic[T]):
                 slot = await self._open_in_place()
         elif self._check is not None and not await self._passes(slot, self._check):
             slot = await self._open_in_place()
-        return self._lend(slot)
-
-    def give_back(self, item: T, *, discard: bool = False) -> None:
-        """End a loan. A discarded, closed or outlived item is closed and its place passed on.
-
-        Raises:
-            ValueError: the item is not on loan.
-        """
-        slot = self._busy.pop(item, None)
-        if slot is None:
-            raise ValueError(f"{self!r}: {item!r} is not on loan")
-        now = self._now()
-        self._hold_seconds += now - slot.borrowed_at
-        expires_at = slot.expires_at
-        if discard or self._closed or now >= expires_at or self._is_closed(item):
-            self._drop(slot)
-        elif self._waiters:
-            self._release(slot, now)
-        else:
-            slot.idle_since = now
-            fresh_until = now + self._fresh_seconds
-            slot.fresh_until = fresh_until if fresh_until < expires_at else expires_at
-            self._idle.append(slot)
+        return self._shelf.lend(slot, self._now())
 
     def limit_idle(self, seconds: float) -> None:
         """From now on let no item rest longer than that: whoever is at the other end says that it does not."""
         self._idle_seconds = min(self._idle_seconds, seconds)
-        self._fresh_seconds = min(self._fresh_seconds, seconds)
+        self._shelf.fresh_seconds = min(self._shelf.fresh_seconds, seconds)
 
     # ---- housekeeping
 
@@ -238,7 +188,7 @@ class Pool(Generic[T]):
         """Close what has idled or lived too long, and open towards `min_size`. To be called about once a second."""
         now, keep = self._now(), []
         spare = self._size - self.settings.min_size
-        for slot in self._idle:  # oldest first
+        for slot in self._shelf.idle:  # oldest first
             outlived = now >= slot.expires_at or self._is_closed(slot.item)
             if outlived or (spare > 0 and now - slot.idle_since >= self._idle_seconds):
                 spare -= 1
@@ -246,34 +196,34 @@ class Pool(Generic[T]):
                 self._size -= 1
             else:
                 keep.append(slot)
-        self._idle = keep
+        self._shelf.idle = keep
         if self._size < self.settings.min_size and not self._closed and self._refill is None:
             self._refill = asyncio.get_running_loop().create_task(self._fill_up())
 
     def stats(self) -> PoolStats:
         """Counts and totals at this moment."""
         return PoolStats(
-            busy=len(self._busy),
-            idle=len(self._idle),
+            busy=len(self._shelf.busy),
+            idle=len(self._shelf.idle),
             opening=self._opening,
             waiting=len(self._waiters),
-            borrowed=self._borrowed,
+            borrowed=self._shelf.borrowed,
             waited=self._waited,
             wait_seconds=self._wait_seconds,
-            hold_seconds=self._hold_seconds,
+            hold_seconds=self._shelf.hold_seconds,
             opened=self._opened,
             open_failures=self._open_failures,
             closed=self._closed_count,
             refused=self._refused,
             timed_out=self._timed_out,
-            peak_busy=self._peak_busy,
+            peak_busy=self._shelf.peak_busy,
             peak_waiting=self._peak_waiting,
         )
 
     async def close(self, *, loans_too: bool = False) -> None:
         """Close idle items, refuse waiters; items on loan are closed when they come back, or `loans_too` now. Idempotent."""
-        self._closed = True
-        idle, self._idle = self._idle, []
+        self._closed = self._shelf.closed = True
+        idle, self._shelf.idle = self._shelf.idle, []
         for slot in idle:
             self._drop(slot)
         while self._waiters:
@@ -281,7 +231,7 @@ class Pool(Generic[T]):
             if not waiter.done():
                 waiter.set_exception(self._gone())
         if loans_too:
-            for item in list(self._busy):
+            for item in list(self._shelf.busy):
                 self._close(item)
         tasks = [task for task in (self._alarm, self._refill) if task is not None]
         self._alarm = self._refill = None
@@ -294,24 +244,17 @@ class Pool(Generic[T]):
     def _gone(self) -> ServerUnavailable:
         return ServerUnavailable(self.name, "has been removed or is shutting down; nothing is opened to it any more")
 
-    def _lend(self, slot: _Slot[T]) -> T:
-        slot.borrowed_at = self._now()
-        self._busy[slot.item] = slot
-        self._borrowed += 1
-        self._peak_busy = max(self._peak_busy, len(self._busy))
-        return slot.item
-
-    def _take_idle(self) -> _Slot[T] | None:
+    def _take_idle(self) -> Slot[T] | None:
         """The newest idle item that is alive; its place stays taken."""
-        while self._idle:
-            slot, now = self._idle.pop(), self._now()
+        while self._shelf.idle:
+            slot, now = self._shelf.idle.pop(), self._now()
             stale = now >= slot.expires_at or now - slot.idle_since >= self._idle_seconds
             if not stale and not self._is_closed(slot.item):
                 return slot
             self._drop(slot)
         return None
 
-    async def _passes(self, slot: _Slot[T], check: Callable[[T], Awaitable[bool]]) -> bool:
+    async def _passes(self, slot: Slot[T], check: Callable[[T], Awaitable[bool]]) -> bool:
         """Whether an item that has idled still works; if not it is closed, its place stays taken."""
         if self._now() < slot.idle_since + self.settings.check_after_idle_seconds:
             return True
@@ -326,7 +269,7 @@ class Pool(Generic[T]):
         self._discard_item(slot.item)
         return False
 
-    async def _open_in_place(self) -> _Slot[T]:
+    async def _open_in_place(self) -> Slot[T]:
         """Open an item in a place already taken; on failure the place is passed on and the next waiter told why."""
         self._opening += 1
         try:
@@ -343,9 +286,9 @@ class Pool(Generic[T]):
             self._opening -= 1
         self._opened += 1
         jitter = 1.0 - self.settings.lifetime_jitter * self._random()
-        return _Slot(item, self._now() + self.settings.lifetime_seconds * jitter)
+        return Slot(item, self._now() + self.settings.lifetime_seconds * jitter)
 
-    async def _wait(self, deadline: float | None) -> _Slot[T] | None:
+    async def _wait(self, deadline: float | None) -> Slot[T] | None:
         """Queue for an item or a place."""
         if len(self._waiters) >= self.settings.max_waiting:
             self._refused += 1
@@ -353,7 +296,7 @@ class Pool(Generic[T]):
         since = self._now()
         latest = since + self.settings.wait_seconds
         until = latest if deadline is None else min(deadline, latest)
-        waiter: asyncio.Future[_Slot[T] | None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Slot[T] | None] = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = (until, since)
         self._waited += 1
         self._peak_waiting = max(self._peak_waiting, len(self._waiters))
@@ -376,26 +319,23 @@ class Pool(Generic[T]):
             f"all of its {size} {plural} in use {detail}; try again a little later, or allow it more {self.noun}s",
         )
 
-    def _next_waiter(self) -> "asyncio.Future[_Slot[T] | None] | None":
+    def _next_waiter(self) -> "asyncio.Future[Slot[T] | None] | None":
         while self._waiters:
             waiter, _ = self._waiters.popitem(last=False)
             if not waiter.done():
                 return waiter
         return None
 
-    def _release(self, slot: _Slot[T], now: float) -> None:
+    def _release(self, slot: Slot[T], now: float) -> None:
         """Hand a usable item to whoever has waited longest, else keep it."""
         if self._waiters:
             waiter = self._next_waiter()
             if waiter is not None:
                 waiter.set_result(slot)
                 return
-        slot.idle_since = now
-        fresh_until = now + self._fresh_seconds
-        slot.fresh_until = fresh_until if fresh_until < slot.expires_at else slot.expires_at
-        self._idle.append(slot)
+        self._shelf.rest(slot, now)
 
-    def _pass_on(self, slot: _Slot[T] | None) -> None:
+    def _pass_on(self, slot: Slot[T] | None) -> None:
         """An item or place that its owner has no use for goes to whoever waits next."""
         if slot is None:
             self._free_place()
@@ -404,7 +344,7 @@ class Pool(Generic[T]):
         else:
             self._release(slot, self._now())
 
-    def _drop(self, slot: _Slot[T]) -> None:
+    def _drop(self, slot: Slot[T]) -> None:
         self._discard_item(slot.item)
         self._free_place()
 

@@ -166,7 +166,7 @@ async def test_cancelling_reaches_the_server_within_200_ms(era: Era) -> None:
             asked = scripted.all("tools/call")[1]
             assert scripted.all("notifications/cancelled")[0].body["params"]["requestId"] == asked.id
             assert connections(upstream)[0] == 1  # its answer may still come
-            next(iter(upstream._link.pool._busy)).close()
+            next(iter(upstream._link.pool._shelf.busy)).close()
         await at_rest(upstream)
 
 
@@ -217,7 +217,7 @@ async def test_a_call_cancelled_by_what_its_own_notification_sets_off_ends_once(
 async def test_a_connection_that_is_dead_unnoticed_is_not_written_to_and_comes_back(era: Era) -> None:
     async with serving(server_of(era, _echo)) as (scripted, upstream):
         await upstream.call(call_of(CALLERS[era], "warm"))
-        connection = upstream._link.pool._idle[-1].item
+        connection = upstream._link.pool._shelf.idle[-1].item
         assert connection._transport is not None
         connection._transport.abort()
         call = call_of(CALLERS[era])
@@ -305,7 +305,7 @@ async def test_second_thoughts_about_an_answer_can_be_cancelled_even_before_they
 
     async with serving(server_of(Era.LEGACY, tool)) as (_, upstream):
         one = await sent(upstream, Era.LEGACY)
-        (connection,) = upstream._link.pool._busy
+        (connection,) = upstream._link.pool._shelf.busy
         connection.data_received(stream(b""))  # as if the server had said nothing but that it has to say nothing
         for _ in range(turns):
             await asyncio.sleep(0)
