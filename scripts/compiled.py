@@ -29,7 +29,7 @@ def compile_in_place(folder: Path, files: list[Path]) -> None:
     A warning of the C compiler ends it: the only one there ever was spoke of a real fault.
     """
     from mypyc.build import mypycify
-    from setuptools import Distribution
+    from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
     os.chdir(folder)
@@ -44,6 +44,14 @@ def compile_in_place(folder: Path, files: list[Path]) -> None:
             debug_level="0",
             multi_file=True,
         )
+        extensions += [
+            Extension(
+                str(source.with_suffix("")).replace("/", "."),
+                [str(source)],
+                extra_compile_args=["-O3", "-Wall", "-Wextra", "-Werror"],
+            )
+            for source in sorted(Path("penstock").rglob("*.c"))
+        ]
         command = build_ext(Distribution({"name": GROUP, "ext_modules": extensions}))
         command.inplace, command.build_temp, command.build_lib = True, work, work
         command.parallel = os.cpu_count()

@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from penstock.protocol.errors import INVALID_REQUEST, LIMIT_EXCEEDED, PARSE_ERROR
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request, ResultMarks, RpcError
+from penstock.protocol.result_marks import read_marks
 from penstock.protocol.wire import Asked, Wire
 
 MAX_DEPTH: Final = 64
@@ -88,9 +89,6 @@ def _decode_other(body: bytes) -> Message | Fault:
     return Request(identity, method, params) if isinstance(identity, bytes) else identity
 
 
-_decode_marks = msgspec.json.Decoder(ResultMarks).decode
-
-
 def compact_result(body: bytes | memoryview, id: bytes) -> tuple[bytes | memoryview, ResultMarks] | None:
     """The result of a reply written without spaces in one of the two orders nearly all servers use, and what stands in it;
     None: `decode` the reply.
@@ -110,12 +108,8 @@ def compact_result(body: bytes | memoryview, id: bytes) -> tuple[bytes | memoryv
         if not body.startswith(b'{"result":') or not body.endswith(end):
             return None
         result = body[10 : -len(end)]
-    try:
-        if not body.isascii():
-            body.decode()
-        return result, _decode_marks(result)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    marks = read_marks(result)
+    return None if marks is None else (result, marks)
 
 
 def _compact_view(body: memoryview, head: bytes, id: bytes) -> tuple[memoryview, ResultMarks] | None:
@@ -129,15 +123,8 @@ def _compact_view(body: memoryview, head: bytes, id: bytes) -> tuple[memoryview,
         if bytes(body[:10]) != b'{"result":' or bytes(body[-len(end) :]) != end:
             return None
         result = body[10 : -len(end)]
-    try:
-        whole = body.obj
-        if (
-            not isinstance(whole, bytes) or not whole.isascii()
-        ):  # what stands around the body is looked at too: it is little
-            str(body, "utf-8")
-        return result, _decode_marks(result)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    marks = read_marks(result)
+    return None if marks is None else (result, marks)
 
 
 def _reply(wire: Wire) -> Reply | Fault:

@@ -1,0 +1,3 @@
+from typing_extensions import Buffer
+
+def members_of(text: Buffer) -> dict[bytes, tuple[int, int]] | None: ...
