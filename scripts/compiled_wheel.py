@@ -1,4 +1,4 @@
-"""Compiles modules into a wheel, when asked: `HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 uv build --wheel`. See docs/decisions/013."""
+"""Compiles modules into a wheel, when asked: `HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 .venv/bin/uv build --wheel` (docs/decisions/013)."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ class CompiledModules(BuildHookInterface):  # type: ignore[misc]
 
     def dependencies(self) -> list[str]:
         """The compiler's, and those whose types it reads."""
-        return [*self.metadata.core.dependencies, "mypy>=2.4", "setuptools>=80"]
+        return [*self.metadata.core.dependencies, "mypy==2.4.*", "setuptools>=80"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile in a folder of its own, and name the libraries to the wheel."""

@@ -1,14 +1,33 @@
 """What holds in every test: one event loop, no blocking call in our code, no task left behind."""
 
 import asyncio
+import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
 
+IS_COMPILED = os.environ.get("TEST_COMPILED") == "yes"
+"""Set by scripts/test for the runs that are to prove something of compiled modules."""
 SETTLE_SECONDS = 1.0
 """How long tasks that are already ending may take to do so after a test."""
+
+
+def pytest_sessionstart() -> None:
+    """Where compiled modules are asked for, nothing else is tested unnoticed: neither here nor in gateways of their own."""
+    if not IS_COMPILED:
+        return
+    from penstock.http import connection
+    from penstock.protocol import result_marks
+    from tests.peers.environments import gateway_environment, penstock_command
+
+    command, environment = penstock_command(), gateway_environment(Path("/nonexistent"))
+    said = subprocess.run([*command, "--version"], env=environment, capture_output=True, text=True, check=True).stdout
+    if "(compiled)" not in said or result_marks.members_of is None or str(connection.__file__).endswith(".py"):
+        pytest.exit(f"TEST_COMPILED is set, but the modules are not compiled: {said!r} {connection.__file__}", 1)
 
 
 @pytest.fixture(scope="session")

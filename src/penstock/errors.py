@@ -4,6 +4,7 @@
     ├── ConfigError              what somebody wrote down cannot be used
     ├── ListenError              the address cannot be served
     ├── GatewayNotFound          no running gateway answers where the runtime file points
+    │   └── GatewayNotChosen     several run, and nobody said which is meant
     ├── SealError                a sealed token was not made by us, or has expired
     └── ServerError              a server behind Penstock did not answer as it should
         ├── ServerUnavailable    it cannot be reached, or went away before it answered      503
@@ -46,6 +47,10 @@ class ListenError(PenstockError):
 
 class GatewayNotFound(PenstockError):
     """No running gateway was found; start one with 'penstock serve'."""
+
+
+class GatewayNotChosen(GatewayNotFound):
+    """Several gateways run; choose one with --gateway URL."""
 
 
 class SealError(PenstockError):

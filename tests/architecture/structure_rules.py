@@ -74,9 +74,26 @@ def compiled_modules(project: Project) -> list[str]:
             if isinstance(node, ast.AsyncFunctionDef):
                 found.append(f"{source.path}:{node.lineno}: {node.name} is a coroutine")
             elif isinstance(node, ast.ClassDef):
-                foreign = [ast.unparse(base) for base in node.bases if isinstance(base, ast.Attribute)]
-                found += [f"{source.path}:{node.lineno}: {node.name} inherits from {base}" for base in foreign]
+                bases = [_origin(source, base) for base in node.bases]
+                found += [
+                    f"{source.path}:{node.lineno}: {node.name} inherits from {base}"
+                    for base in bases
+                    if "." in base and not base.startswith(("penstock.", "typing."))
+                ]
     return found
+
+
+def _origin(source: Source, base: ast.expr) -> str:
+    """Where a base class comes from, with its module: `msgspec.Struct`, however it was imported."""
+    if isinstance(base, ast.Subscript):
+        base = base.value
+    name = ast.unparse(base)
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return f"{node.module}.{alias.name}"
+    return name
 
 
 def import_cycles(project: Project) -> list[str]:

@@ -57,6 +57,11 @@ BROKEN: list[tuple[Rule, dict[str, str], str]] = [
     ),
     (
         structure_rules.compiled_modules,
+        {"pyproject.toml": COMPILED, "src/penstock/a.py": "from asyncio import Future as F\nclass A(F[int]): ...\n"},
+        "src/penstock/a.py:2: A inherits from asyncio.Future",
+    ),
+    (
+        structure_rules.compiled_modules,
         {"pyproject.toml": COMPILED, "src/penstock/b.py": ""},
         "names 'a', and there is no src/penstock/a.py",
     ),

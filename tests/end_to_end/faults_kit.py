@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from penstock.http.client import HttpClient
 from penstock.protocol.event_stream import Event
-from tests.peers.environments import ROOT, penstock_command, plain_environment
+from tests.peers.environments import ROOT, gateway_environment, penstock_command, plain_environment
 from tests.peers.processes import make_home
 
 Era = Literal["modern", "legacy"]
@@ -150,7 +150,7 @@ class Gateway(Process):
         folder.mkdir(parents=True, exist_ok=True)
         if config is not None:
             self.write(config)
-        self.environment = plain_environment(make_home(folder), PENSTOCK_STATE_DIR=str(folder / "state"))
+        self.environment = gateway_environment(make_home(folder), PENSTOCK_STATE_DIR=str(folder / "state"))
         addresses = ["--listen", listen, "--admin", "127.0.0.1:0"]
         command = [*penstock_command(), "serve", "--config", str(self.config), *addresses]
         super().__init__("penstock", command, folder, self.environment)

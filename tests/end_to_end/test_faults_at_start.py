@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.faults_kit import Gateway
-from tests.peers.environments import ROOT, penstock_command, plain_environment
+from tests.peers.environments import ROOT, gateway_environment, penstock_command
 from tests.peers.processes import make_home
 
 FREE = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
@@ -22,7 +22,7 @@ def serve(folder: Path, config: str, *words: str) -> subprocess.CompletedProcess
     return subprocess.run(
         [*penstock_command(), "serve", "--config", str(file), *words],
         cwd=ROOT,
-        env=plain_environment(make_home(folder), PENSTOCK_STATE_DIR=str(folder / "state")),
+        env=gateway_environment(make_home(folder), PENSTOCK_STATE_DIR=str(folder / "state")),
         capture_output=True,
         text=True,
         timeout=20,

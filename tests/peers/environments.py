@@ -61,6 +61,12 @@ def penstock_command() -> list[str]:
     return [_existing(ROOT / ".venv" / "bin" / "penstock")]
 
 
+def gateway_environment(home: Path, **extra: str) -> dict[str, str]:
+    """The same for the gateway, which may be the one with compiled modules (scripts/test)."""
+    compiled = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return plain_environment(home, **compiled, **extra)
+
+
 def plain_environment(home: Path, **extra: str) -> dict[str, str]:
     """What a child process sees: no proxy, no configuration and no credentials of the person who runs the tests."""
     path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

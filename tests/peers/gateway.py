@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.peers.environments import penstock_command, plain_environment
+from tests.peers.environments import gateway_environment, penstock_command
 from tests.peers.processes import Child, ProcessFailed, make_home
 
 START_SECONDS = 20.0
@@ -19,7 +19,7 @@ class Gateway(Child):
 
     def __init__(self, folder: Path, arguments: Sequence[str]) -> None:
         self._state = folder / "state"
-        environment = plain_environment(make_home(folder), PENSTOCK_STATE_DIR=str(self._state))
+        environment = gateway_environment(make_home(folder), PENSTOCK_STATE_DIR=str(self._state))
         command = [*penstock_command(), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *arguments]
         super().__init__("penstock serve", command, environment, ends_with_input=False)
         try:

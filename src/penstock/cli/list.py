@@ -15,7 +15,7 @@ from penstock.cli.configuration import (
 )
 from penstock.cli.gateway_client import AdminClient
 from penstock.cli.output import columns, harmless, note, say, say_json
-from penstock.errors import GatewayNotFound
+from penstock.errors import GatewayNotChosen, GatewayNotFound
 
 EXAMPLE = "penstock list"
 
@@ -24,8 +24,8 @@ def run(*, as_json: JsonFlag = False, gateway: GatewayFlag = None, config: Confi
     """Show the servers, their state and what they offer."""
     try:
         running = chosen_gateway(gateway, config)
-    except GatewayNotFound:
-        if gateway:
+    except GatewayNotFound as error:
+        if gateway or isinstance(error, GatewayNotChosen):
             raise
         return _from_file(config, as_json)
     answer = asyncio.run(AdminClient(running).servers())

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock import __version__
@@ -69,7 +70,7 @@ def _run(words: list[str]) -> int:
 def _is_compiled() -> bool:
     """Whether the modules that every call passes through are compiled; told from the files, as loading one takes time."""
     lane = os.path.join(os.path.dirname(os.path.dirname(__file__)), "http")  # noqa: PTH118, PTH120 - pathlib takes time, too
-    return any(name.startswith("connection.") and not name.endswith(".py") for name in os.listdir(lane))  # noqa: PTH208
+    return any(os.path.exists(os.path.join(lane, f"connection{suffix}")) for suffix in EXTENSION_SUFFIXES)  # noqa: PTH110, PTH118
 
 
 def overview() -> str:

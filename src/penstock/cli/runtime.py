@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from penstock.errors import GatewayNotFound
+from penstock.errors import GatewayNotChosen, GatewayNotFound
 
 
 class Running(NamedTuple):
@@ -98,7 +98,7 @@ def choose_gateway(state: Path, config: Path, *, flag: str | None, environment: 
     if len(ours) == 1:
         return ours[0]
     urls = ", ".join(one.url for one in ours or running)
-    raise GatewayNotFound(f"several gateways run ({urls}); choose one with --gateway URL")
+    raise GatewayNotChosen(f"several gateways run ({urls}); choose one with --gateway URL")
 
 
 def gateway_of(state: Path, config: Path) -> Running | None:

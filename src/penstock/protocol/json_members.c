@@ -10,6 +10,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -213,11 +214,12 @@ static At skip_value(At at, At end, int depth) {
     }
 }
 
-/* Note a member: its name without quotes, and where its value begins and ends. */
+/* Note a member: its name without quotes, and where its value begins and ends; 1: done, 0: the name was there, -1: an exception is set. */
 static int note(PyObject *members, At name, Py_ssize_t length, Py_ssize_t begin, Py_ssize_t stop) {
     PyObject *key = PyBytes_FromStringAndSize((const char *)name, length);
     PyObject *place = key == NULL ? NULL : Py_BuildValue("(nn)", begin, stop);
-    const int outcome = place == NULL ? -1 : PyDict_SetItem(members, key, place);
+    int outcome = place == NULL ? -1 : PyDict_Contains(members, key);
+    outcome = outcome == 0 ? PyDict_SetItem(members, key, place) + 1 : outcome == 1 ? 0 : -1;
     Py_XDECREF(key);
     Py_XDECREF(place);
     return outcome;
@@ -237,7 +239,8 @@ static int find_members(PyObject *members, At start, At end) {
         const At quote = memchr(name, '"', (size_t)(value - name));
         if (quote == NULL || memchr(name, '\\', (size_t)(quote - name)) != NULL) return 0; /* a name may be written in many ways */
         if ((at = skip_value(value, end, 1)) == NULL) return 0;
-        if (note(members, name, quote - name, value - start, at - start) < 0) return -1;
+        const int noted = note(members, name, quote - name, value - start, at - start);
+        if (noted != 1) return noted;
         at = skip_space(at, end);
         if (at >= end) return 0;
         if (*at == '}') return at + 1 == end;

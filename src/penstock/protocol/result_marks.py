@@ -17,7 +17,8 @@ from penstock.protocol.messages import ResultMarks
 Places = dict[bytes, tuple[int, int]]
 """Where the values of members begin and end."""
 
-members_of: Callable[[bytes | memoryview], Places | None] | None
+FindMembers = Callable[[bytes | memoryview], Places | None]
+members_of: FindMembers | None
 try:
     from penstock.protocol.json_members import members_of
 except ImportError:
@@ -29,13 +30,13 @@ _BOOLEANS: Final = {b"true": True, b"false": False}
 _decode_marks: Final = msgspec.json.Decoder(ResultMarks).decode
 
 
-def read_marks(result: bytes | memoryview) -> ResultMarks | None:
+def read_marks(result: bytes | memoryview, find: FindMembers | None = members_of) -> ResultMarks | None:
     """What stands in a result; None when it is no JSON object in UTF-8, or its `isError` no boolean.
 
-    Slices of the result stand in the marks; of a view everything it is a part of has to be UTF-8.
+    Slices of the result stand in the marks. `find` judges long results, or leaves them open; none: they are msgspec's, too.
     """
-    if members_of is not None and len(result) >= LONG_BYTES:
-        places = members_of(result)
+    if find is not None and len(result) >= LONG_BYTES:
+        places = find(result)
         marks = None if places is None else _marks_at(memoryview(result), places)
         if marks is not None:
             return marks

@@ -61,17 +61,22 @@ class LineSplitter:
 class StderrTail:
     """The last bytes a child, and the ones before it in the same place, wrote to stderr."""
 
-    __slots__ = ("_kept", "_limit", "_newlines", "total_bytes")
+    __slots__ = ("_begun_at", "_kept", "_limit", "_newlines", "total_bytes")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept = bytearray()
         self._newlines = 0
+        self._begun_at = 0
         self.total_bytes = 0
         """All bytes ever written, kept or not."""
 
     def __repr__(self) -> str:
         return f"<StderrTail {len(self._kept)} bytes kept of {self.total_bytes}>"
+
+    def begin(self) -> None:
+        """From now on another child writes: the last words of the one before it are not its own."""
+        self._begun_at = self.total_bytes
 
     def feed(self, chunk: bytes) -> None:
         """Keep `chunk`, drop the oldest; constant cost per byte however long the flood lasts."""
@@ -88,17 +93,20 @@ class StderrTail:
 
     def lines(self, count: int) -> list[str]:
         """What is not empty of the last `count` lines, oldest first, safe to print: control characters gone, cut at 2,000."""
-        if count <= 0:
+        return self._lines(count, self._limit)
+
+    def _lines(self, count: int, size: int) -> list[str]:
+        if count <= 0 or size <= 0:
             return []
-        lines = bytes(self._kept[-self._limit :]).decode("utf-8", "replace").split("\n")
+        lines = bytes(self._kept[-size:]).decode("utf-8", "replace").split("\n")
         if not lines[-1]:
             lines.pop()
         shown = (printable(line, _LINE_CHARACTERS) for line in lines[-count:])
         return [line for line in shown if line.strip()]
 
     def last_line(self) -> str:
-        """The last line with something on it, short enough for an error message; empty when there is none."""
-        lines = self.lines(_LAST_WORDS)
+        """The last line of this child with something on it, short enough for an error message; empty when there is none."""
+        lines = self._lines(_LAST_WORDS, min(self._limit, self.total_bytes - self._begun_at))
         return printable(lines[-1].strip(), 200) if lines else ""
 
 

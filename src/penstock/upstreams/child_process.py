@@ -159,6 +159,7 @@ class ChildProcess:
         except (OSError, ValueError) as error:
             reason = await asyncio.to_thread(_why_not_started, command, error)
             raise ChildFailedToStart(reason) from error
+        self.stderr.begin()
         self.pid = self._popen.pid
         pipes = (self._popen.stdin, self._popen.stdout, self._popen.stderr)
         self._pipes = {fd: PipeEnd(pipe) for fd, pipe in enumerate(pipes) if pipe is not None}

@@ -6,6 +6,7 @@ learns the outcome of the next attempt, or that it takes too long.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,6 +29,8 @@ from penstock.upstreams.stdio_conversation import ConversationCounts, StdioConve
 from penstock.upstreams.stdio_eras import Agreement
 from penstock.upstreams.stdio_handshake import EraMemory, Handshake, wait_for_any
 from penstock.upstreams.stdio_settings import StdioSettings
+
+log = logging.getLogger("penstock.upstreams")
 
 _MARGIN_SECONDS: Final = 5.0
 """How much longer than the handshake may take a call waits for it, so that it learns why the handshake failed."""
@@ -229,6 +232,7 @@ class StdioInstance:
             assert talk.child is not None
             await asyncio.wait((talk.child.ended,))  # not `await ended`: our own cancellation must not cancel it
             self.last_error = self._words_of(talk.end_of_process())
+            log.warning("server '%s': %s; it is started again", self._server, self.last_error)
         except ServerError as error:
             self._attempt_failed(error)
         except Exception as error:  # the task's top: a defect of ours must not leave a server without its keeper

@@ -1,11 +1,13 @@
 """The verbs that read and change: what they say, what they leave behind, how they end."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from penstock.cli.runtime import Running, write_runtime
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_gateway import FakeGateway
 
@@ -168,6 +170,17 @@ def test_list_shows_state_counts_and_errors(gateway: FakeGateway, run: Run) -> N
     )
     assert said.err == "note: x://y is listed by a and b; a serves it\n"
     assert json.loads(run("list", "--json").out) == answer
+
+
+def test_list_asks_which_gateway_is_meant_when_several_run(run: Run, place: Path) -> None:
+    for port in (80, 90):
+        url = f"http://127.0.0.1:{port}"
+        write_runtime(place.parent / "state", Running(f"{url}/mcp", url, os.getpid(), "now", f"/other/{port}.toml"))
+    said = run("list")
+    assert (said.code, said.out) == (4, "")
+    assert said.err == (
+        "penstock: several gateways run (http://127.0.0.1:80/mcp, http://127.0.0.1:90/mcp); choose one with --gateway URL\n"
+    )
 
 
 def test_list_reads_the_file_when_no_gateway_runs(run: Run, place: Path) -> None:

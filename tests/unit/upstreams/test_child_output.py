@@ -60,6 +60,17 @@ def test_the_last_lines_are_safe_to_print() -> None:
     assert repr(tail).startswith("<StderrTail ")
 
 
+def test_the_last_words_of_one_child_are_not_those_of_the_next() -> None:
+    tail = StderrTail(1000)
+    tail.feed(b"the disk is full\n")
+    tail.begin()
+    assert tail.last_line() == ""
+    assert tail.lines(10) == ["the disk is full"]
+    tail.feed(b"out of memory\n")
+    assert tail.last_line() == "out of memory"
+    assert tail.lines(10) == ["the disk is full", "out of memory"]
+
+
 def test_lines_are_counted_from_the_first_one_on_and_an_unfinished_one_counts() -> None:
     tail = StderrTail(4)
     assert tail.total_lines == 0
