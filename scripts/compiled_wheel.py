@@ -1,4 +1,4 @@
-"""Compiles modules into a wheel, when asked: `HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 .venv/bin/uv build --wheel` (docs/decisions/013)."""
+"""Compiles modules into a wheel, when asked: `HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 .venv/bin/uv build --wheel` (decision 013)."""
 
 import subprocess
 import sys

@@ -66,8 +66,10 @@ class RepeatedHead:
             stop = start + self._length
             return (start, stop) if len(read) == stop else None
         line_end = read.find(b"\r\n", start, start + 10)
+        if line_end < 0:  # asked first: a slice that ends before it starts is an error where it is compiled
+            return None
         digits = read[start:line_end]
-        if line_end < 0 or not _CHUNK_SIZE.fullmatch(digits):
+        if not _CHUNK_SIZE.fullmatch(digits):
             return None
         start, size = line_end + 2, int(digits, 16)
         if size == 0 or len(read) != start + size + len(_LAST_CHUNK) or not read.endswith(_LAST_CHUNK):

@@ -44,8 +44,10 @@ class KnownHead:
         if not end_size or not data.startswith(self.before):
             return None
         stop = data.find(b"\r", start, start + 19)  # at most 18 digits
+        if stop < 0:  # asked first: a slice that ends before it starts is an error where it is compiled
+            return None
         digits = data[start:stop]
-        if digits.isdigit() and stop > 0 and data.startswith(self.after, stop):
+        if digits.isdigit() and data.startswith(self.after, stop):
             return stop + end_size, int(digits)
         return None
 

@@ -43,6 +43,15 @@ def test_the_body_is_found_whatever_length_and_date_the_head_says(answer: type) 
             assert read[found[0] : found[1]] == body
 
 
+@pytest.mark.parametrize("answer", [fixed, chunked])
+def test_a_part_of_an_answer_is_for_the_parser_wherever_it_is_cut(answer: type) -> None:
+    head = learnt(answer(b"first"))
+    for date in (DATE, DATE.replace(b"37", b"38")):
+        whole: bytes = answer(b"another", date=date)
+        for size in range(len(whole)):
+            assert head.body_in(whole[:size]) is None
+
+
 @pytest.mark.parametrize("name", [b"content-length", b"CONTENT-LENGTH", b"Content-LEngth"])
 def test_fields_may_be_written_in_any_case(name: bytes) -> None:
     head = learnt(fixed(b"first").replace(b"Content-Length", name).replace(b"date", b"DaTE"))

@@ -46,6 +46,12 @@ def test_anything_else_is_not_known(other: bytes) -> None:
     assert known().found_in(other) is None
 
 
+@pytest.mark.parametrize("size", range(len(BLOCK)))
+def test_a_part_of_a_block_is_not_known_wherever_it_is_cut(size: int) -> None:
+    assert known().found_in(BLOCK[:size]) is None
+    assert known().found_in(BLOCK.replace(b"12", b"7")[: size - 1] if size else b"") is None
+
+
 def test_a_block_without_a_length_is_known_as_a_whole() -> None:
     block = b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n"
     assert known(block).found_in(block + b"GET") == (len(block), 0)
