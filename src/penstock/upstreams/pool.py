@@ -68,7 +68,6 @@ class Pool(Generic[T]):
         "_alarm_at",
         "_check",
         "_close",
-        "_closed",
         "_closed_count",
         "_idle_seconds",
         "_is_closed",
@@ -132,7 +131,6 @@ class Pool(Generic[T]):
         self._size = 0
         """Places taken: idle, lent, being opened or checked."""
         self._opening = 0
-        self._closed = False
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_at = 0.0
         self._refill: asyncio.Task[None] | None = None
@@ -142,7 +140,7 @@ class Pool(Generic[T]):
 
     def __repr__(self) -> str:
         opening = f" {self._opening} opening" if self._opening else ""
-        end = " | closed" if self._closed else ""
+        end = " | closed" if self._shelf.closed else ""
         return (
             f"<Pool {self.name} [{len(self._shelf.busy)} busy {len(self._shelf.idle)} idle{opening} | "
             f"waiting {len(self._waiters)}{end}]>"
@@ -163,7 +161,7 @@ class Pool(Generic[T]):
         item = self.try_borrow()
         if item is not None:
             return item
-        if self._closed:
+        if self._shelf.closed:
             raise self._gone()
         slot = self._take_idle()
         if slot is None:
@@ -197,7 +195,7 @@ class Pool(Generic[T]):
             else:
                 keep.append(slot)
         self._shelf.idle = keep
-        if self._size < self.settings.min_size and not self._closed and self._refill is None:
+        if self._size < self.settings.min_size and not self._shelf.closed and self._refill is None:
             self._refill = asyncio.get_running_loop().create_task(self._fill_up())
 
     def stats(self) -> PoolStats:
@@ -222,7 +220,7 @@ class Pool(Generic[T]):
 
     async def close(self, *, loans_too: bool = False) -> None:
         """Close idle items, refuse waiters; items on loan are closed when they come back, or `loans_too` now. Idempotent."""
-        self._closed = self._shelf.closed = True
+        self._shelf.closed = True
         idle, self._shelf.idle = self._shelf.idle, []
         for slot in idle:
             self._drop(slot)
@@ -339,7 +337,7 @@ class Pool(Generic[T]):
         """An item or place that its owner has no use for goes to whoever waits next."""
         if slot is None:
             self._free_place()
-        elif self._closed or self._is_closed(slot.item):
+        elif self._shelf.closed or self._is_closed(slot.item):
             self._drop(slot)
         else:
             self._release(slot, self._now())
@@ -387,7 +385,7 @@ class Pool(Generic[T]):
 
     async def _fill_up(self) -> None:
         try:
-            while self._size < self.settings.min_size and not self._closed:
+            while self._size < self.settings.min_size and not self._shelf.closed:
                 self._size += 1
                 slot = await self._open_in_place()
                 self._pass_on(slot)
