@@ -132,7 +132,13 @@ class _Process:
         state = self._options.state_dir
         limits = self._settings.limits
         return Gateway(
-            GatewaySettings(SERVER_INFO, limits.sessions, limits.drain),
+            GatewaySettings(
+                SERVER_INFO,
+                sessions=limits.sessions,
+                parked_calls=limits.parked_calls,
+                parked_seconds=limits.parked,
+                drain_seconds=limits.drain,
+            ),
             sealer=Sealer(load_or_create(state)),
             known=KnownLists(state / "lists"),
             clock=self._clock,

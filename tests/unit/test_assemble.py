@@ -64,7 +64,13 @@ async def test_every_limit_reaches_its_place() -> None:
     stdio = settings_of(factory.opener(ServerConfig(name="s", command=("true",)))())
     await factory.close()
     host = host_settings(ServerConfig(name="h", url="http://127.0.0.1:9"), limits)
-    gateway = GatewaySettings(b"{}", limits.sessions, limits.drain)
+    gateway = GatewaySettings(
+        b"{}",
+        sessions=limits.sessions,
+        parked_calls=limits.parked_calls,
+        parked_seconds=limits.parked,
+        drain_seconds=limits.drain,
+    )
     places = [server_limits(limits), http, http.limits, http.connections, stdio, host, host.deadline, gateway]
     reached = {
         value for place in places for name in _names(place) if isinstance(value := getattr(place, name), int | float)

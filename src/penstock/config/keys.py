@@ -116,6 +116,8 @@ LIMITS: Final = _section(
     Key("session_idle", Duration(), "time after which a resting legacy session is forgotten"),
     Key("call_idle", Duration(), "time a call may take without showing progress"),
     Key("call_total", Duration(), "time a call may take in all"),
+    Key("parked_calls", _COUNT, "calls whose clients owe their servers an answer"),
+    Key("parked", Duration(), "time a client has to answer what a server asks in the course of its call"),
     Key("list", Duration(), "time a server has to list itself before its last known list is used"),
 )
 SERVER: Final = _section(

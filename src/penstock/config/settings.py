@@ -108,6 +108,8 @@ class LimitsSettings(msgspec.Struct, frozen=True, kw_only=True):
     session_idle: Seconds = 1800.0
     call_idle: Seconds = 60.0
     call_total: Seconds = 900.0
+    parked_calls: int = 256
+    parked: Seconds = 600.0
     list: Seconds = 10.0
 
 

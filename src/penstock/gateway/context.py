@@ -9,6 +9,8 @@ from typing import Any, Final, Protocol
 
 from penstock.clock import Clock
 from penstock.gateway.hosting import Catalogue
+from penstock.gateway.parking import Parking
+from penstock.gateway.request_states import RequestStates
 from penstock.gateway.sessions import Sessions
 from penstock.gateway.snapshot import Snapshot
 from penstock.gateway.view import View
@@ -28,11 +30,21 @@ class GatewayContext:
     """Held by edges and worker; made once."""
 
     def __init__(
-        self, snapshot: Snapshot, catalogue: Catalogue, sessions: Sessions, clock: Clock, keeper: Housekeeping
+        self,
+        snapshot: Snapshot,
+        catalogue: Catalogue,
+        *,
+        sessions: Sessions,
+        request_states: RequestStates,
+        parking: Parking,
+        clock: Clock,
+        keeper: Housekeeping,
     ) -> None:
         self.snapshot = snapshot
         self.catalogue: Final = catalogue
         self.sessions: Final = sessions
+        self.request_states: Final = request_states
+        self.parking: Final = parking
         self.clock: Final = clock
         self.in_background: Final = keeper.in_background
         self._settle = keeper.settle

@@ -16,6 +16,8 @@ from penstock.clock import Clock
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.hosting import Catalogue, HostedServer, HostSettings
 from penstock.gateway.known_lists import KnownLists
+from penstock.gateway.parking import Parking
+from penstock.gateway.request_states import RequestStates
 from penstock.gateway.route import RouteMaker
 from penstock.gateway.sessions import Sessions
 from penstock.gateway.snapshot import SnapshotBuilder, ViewSettings
@@ -41,6 +43,9 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     server_info: bytes
     """JSON of Penstock's own `serverInfo`."""
     sessions: int = 10_000
+    parked_calls: int = 256
+    """Calls that wait for their clients to answer a server."""
+    parked_seconds: float = 600.0
     drain_seconds: float = 30.0
 
 
@@ -63,7 +68,18 @@ class Gateway:
         self.cells: Final = cells
         self.catalogue: Final = Catalogue(clock, known, self._mark_dirty)
         sessions = Sessions(sealer, clock, settings.sessions)
-        self.context: Final = GatewayContext(self._builder.build({}, ()), self.catalogue, sessions, clock, self)
+        self.parking: Final = Parking(
+            clock, self.in_background, limit=settings.parked_calls, seconds=settings.parked_seconds
+        )
+        self.context: Final = GatewayContext(
+            self._builder.build({}, ()),
+            self.catalogue,
+            sessions=sessions,
+            request_states=RequestStates(sealer, clock),
+            parking=self.parking,
+            clock=clock,
+            keeper=self,
+        )
         self.catalogue.start()
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from penstock.clock import Clock
 from penstock.errors import SealError
+from penstock.gateway.client_questions import ClientQuestions
 from penstock.identity.seal import Sealer
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Caller, Cancellable
@@ -40,7 +41,7 @@ _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
 class ClientSession:
     """One legacy client's conversation."""
 
-    __slots__ = ("caller", "expires", "in_flight", "key", "log_level", "view")
+    __slots__ = ("caller", "expires", "in_flight", "key", "log_level", "questions", "view")
 
     def __init__(self, key: str, view: str, caller: Caller, expires: float) -> None:
         self.key: Final = key
@@ -50,6 +51,8 @@ class ClientSession:
         self.expires: Final = expires
         """Seconds since 1970."""
         self.log_level: msgspec.Raw | None = None
+        self.questions: ClientQuestions | None = None
+        """What the client has been asked; None until it was asked something."""
         self.in_flight: dict[Cancellable, bytes] = {}
         """Each call with its request's id; a careless client, or two that share a session, may give one id to several."""
 

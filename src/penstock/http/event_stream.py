@@ -60,6 +60,11 @@ class EventStream:
         paused = " paused" if self._paused else ""
         return f"<EventStream {state}{paused} [{len(self._queue)} waiting {self._bytes} B | dropped {self.dropped}]>"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent may still reach the client."""
+        return self._link is not None and not self.is_finished
+
     def send(self, event: bytes, *, droppable: bool = False) -> None:
         """Send one encoded event, or keep it while the client is slow; nothing happens once the client is gone."""
         link = self._link

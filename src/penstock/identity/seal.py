@@ -56,13 +56,13 @@ class Sealer:
         sealed = self._ciphers[self._newest].encrypt(nonce, payload, purpose)
         return base64.urlsafe_b64encode(self._newest + nonce + sealed).rstrip(b"=").decode("ascii")
 
-    def open(self, purpose: bytes, token: str | bytes) -> bytes:
-        """The payload of a token sealed for this purpose.
+    def open(self, purpose: bytes, token: str | bytes, *, max_token: int = _MAX_TOKEN) -> bytes:
+        """The payload of a token sealed for this purpose, of at most that many characters.
 
         Raises:
             SealError: it is not ours, was altered, or was sealed for something else. The message does not say which.
         """
-        if len(token) > _MAX_TOKEN:
+        if len(token) > max_token:
             raise SealError
         encoded = token.encode("ascii", "replace") if isinstance(token, str) else token
         try:

@@ -2,7 +2,8 @@
 
 Knows: calls and the loop's clock. Does not know: HTTP, JSON-RPC, other policies.
 Invariant: a call that showed no progress for `idle_seconds`, or has lasted `total_seconds`, ends within one sweep with
-`ServerTimedOut`, and its server is told to stop by the cancelling of its task.
+`ServerTimedOut`, and its server is told to stop by the cancelling of its task. While its client owes an answer only the total
+counts.
 
 One sweep for all calls instead of a timer for each, and no coroutine of its own: entering and leaving cost a set operation,
 and whoever runs the call's task asks `refusal` what a cancellation meant.
@@ -60,7 +61,7 @@ class Deadline:
         for call in list(self.running):  # cancelling may end a call at once, and so leave
             if call.expired_after:
                 continue
-            if now - (call.progress_at or call.started_at) >= settings.idle_seconds:
+            if not call.asking_since and now - (call.progress_at or call.started_at) >= settings.idle_seconds:
                 call.expired_after = settings.idle_seconds
             elif now - call.started_at >= settings.total_seconds:
                 call.expired_after = settings.total_seconds

@@ -20,6 +20,7 @@ from penstock.protocol.versions import LATEST_LEGACY, LATEST_MODERN, Era
 from penstock.upstreams.in_memory_schema import first_fault
 from penstock.upstreams.in_memory_template import Template
 from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Raw, Result
+from penstock.upstreams.questions import Question, Reply
 
 JsonObject = dict[str, Any]
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -85,6 +86,26 @@ class CallContext:
             said = {"progress": progress, "total": total, "message": message}
             params = {key: Raw(_encode(value)) for key, value in said.items() if value is not None}
             self.call.notify("notifications/progress", {PROGRESS_TOKEN: self._token, **params})
+
+    async def ask(self, method: str, params: JsonObject) -> JsonObject:
+        """Ask the client something, as a legacy server does; its result.
+
+        Raises:
+            Refused: the client gave an error, or there is none that can be asked.
+        """
+        if self.call.ask is None:
+            raise Refused(METHOD_NOT_FOUND, f"no client is there that can be asked {method!r}")
+        answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        question = Question(method, {key: Raw(_encode(value)) for key, value in params.items()}, answered.set_result)
+        self.call.ask(question)
+        try:
+            reply = await answered
+        finally:
+            question.withdraw()
+        if isinstance(reply, bytes):
+            result: JsonObject = _decode(reply)
+            return result
+        raise Refused(reply.code, reply.message, None if reply.data is None else _decode(reply.data))
 
     def log(self, level: str, data: Any, logger: str | None = None) -> None:
         """Send a log line, if the caller asked for that level."""

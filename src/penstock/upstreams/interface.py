@@ -12,8 +12,10 @@ from typing import Any, Final, Protocol, runtime_checkable
 import msgspec
 
 from penstock.errors import ServerError
+from penstock.protocol.client_capabilities import declared, read_askable
 from penstock.protocol.messages import ResultMarks
-from penstock.protocol.versions import Era
+from penstock.protocol.versions import LATEST_MODERN, Era
+from penstock.upstreams.questions import Ask
 
 Raw = msgspec.Raw
 Notify = Callable[[str, "dict[str, msgspec.Raw]"], None]
@@ -26,10 +28,28 @@ class Caller:
     One object for each legacy client session and for each distinct modern `_meta`; compared by identity on the hot path.
     """
 
-    __slots__ = ("capabilities", "client_info", "encoded_meta", "era", "revision", "session")
+    __slots__ = (
+        "askable",
+        "can_be_asked",
+        "capabilities",
+        "client_info",
+        "encoded_meta",
+        "era",
+        "modern_capabilities",
+        "principal",
+        "revision",
+        "session",
+        "shared_key",
+    )
 
     def __init__(
-        self, era: Era, revision: str, session: str | None, capabilities: bytes = b"{}", client_info: bytes = b""
+        self,
+        era: Era,
+        revision: str,
+        session: str | None,
+        capabilities: bytes = b"{}",
+        client_info: bytes = b"",
+        principal: str = "",
     ) -> None:
         self.era: Final = era
         self.revision: Final = revision
@@ -39,6 +59,15 @@ class Caller:
         """JSON object."""
         self.client_info: Final = client_info
         """JSON object, or empty when the client did not say."""
+        self.principal: Final = principal
+        """Who asks, as sign-in has it; empty where there is none."""
+        self.askable: Final = read_askable(capabilities)
+        """What a server may ask while it works on a call of this client."""
+        self.can_be_asked: Final = bool(self.askable)
+        self.modern_capabilities: Final = capabilities if era is Era.MODERN else declared(self.askable, LATEST_MODERN)
+        """The same as a modern server is told, JSON object."""
+        self.shared_key: Final = ("shared", f"{principal}\n{declared(self.askable, LATEST_MODERN).decode()}")
+        """Callers of equal ones may share a session at a legacy server."""
         self.encoded_meta: tuple[str, Raw] | None = None
         """Revision, and the `_meta` object that says the above in it; kept by upstreams so that it is encoded once."""
 
@@ -99,9 +128,26 @@ class Call(msgspec.Struct, eq=False):
     """Who bounds the call's time, once a policy does."""
     expired_after: float = 0.0
     """Seconds after which `watch` ended the call; 0.0 while it has not."""
+    ask: Ask | None = None
+    """Takes what a legacy server asks; None when the caller cannot be asked anything."""
+    asking_since: float = 0.0
+    """Since when the client owes an answer, so that the server is not to blame for the time that passes; 0.0: it owes none."""
+    asked_seconds: float = 0.0
+    """How long it has owed answers in all."""
 
     def __repr__(self) -> str:
         return f"<Call {self.method} {self.name or ''}>"
+
+    def begin_asking(self, now: float) -> None:
+        """The client owes an answer from now on."""
+        self.asking_since = self.asking_since or now
+
+    def end_asking(self, now: float) -> None:
+        """It owes none any more: now it is the server's turn."""
+        if self.asking_since:
+            self.asked_seconds += now - self.asking_since
+            self.asking_since = 0.0
+            self.progress_at = now
 
 
 class Result(msgspec.Struct, eq=False, gc=False):

@@ -2,7 +2,7 @@
 
 Knows: keys, bounds, times. Does not know: HTTP, how a session is opened or ended.
 Invariants: a session that belongs to one client session is never given to another caller; never more than `max_sessions`
-of those are kept.
+of those are kept; a session is shared only by callers of one principal who can be asked the same.
 """
 
 from collections import OrderedDict
@@ -11,10 +11,15 @@ from typing import Final
 from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Caller, Description
+from penstock.upstreams.questions import Questions
 from penstock.upstreams.streamable_http_side import Side
 
+STATELESS: Final = ("shared", "")
+"""Everybody's, at a server that keeps no sessions."""
+MAX_SHARED: Final = 256
+"""Sessions that equal callers share; beyond it the oldest are ended that nobody uses."""
 Key = tuple[str, str]
-"""("own", name of the client session) or ("shared", capabilities declared for it)."""
+"""("own", name of the client session) or ("shared", for whom and with which capabilities: `Caller.shared_key`)."""
 
 
 class LegacySession:
@@ -29,6 +34,7 @@ class LegacySession:
         "last_used",
         "log_rank",
         "post_head",
+        "questions",
         "side",
         "version",
     )
@@ -43,6 +49,8 @@ class LegacySession:
         """Header lines for each request of it: session id, version."""
         self.post_head = b""
         """All of a call's head but its length."""
+        self.questions: Questions | None = None
+        """What the server has asked in it."""
         self.side: Side | None = None
         """Who judges the answers of its flights."""
         self.in_flight = 0
@@ -64,7 +72,8 @@ class SessionBook:
         self._shares_all, self._max_own, self._idle_seconds = shares_all, max_own, idle_seconds
         self._own: OrderedDict[Key, LegacySession] = OrderedDict()
         """Least recently used first."""
-        self._shared: dict[Key, LegacySession] = {}
+        self._shared: OrderedDict[Key, LegacySession] = OrderedDict()
+        """Likewise, but for those in use: oldest first."""
         self.issues_ids: bool | None = None
         """Whether the server keeps sessions; None until the first one was opened."""
 
@@ -74,16 +83,13 @@ class SessionBook:
     def __len__(self) -> int:
         return len(self._own) + len(self._shared)
 
-    def key_for(self, caller: Caller, shared: Key) -> Key:
-        """Whose session a caller's calls go over: the client session's own, or the `shared` one."""
-        if (
-            caller.session is not None
-            and caller.era is Era.LEGACY
-            and not self._shares_all
-            and self.issues_ids is not False
-        ):
+    def key_for(self, caller: Caller) -> Key:
+        """Whose session a caller's calls go over: the client session's own, or one shared with its equals."""
+        if self.issues_ids is False:
+            return STATELESS
+        if caller.session is not None and caller.era is Era.LEGACY and not self._shares_all:
             return ("own", caller.session)
-        return shared
+        return caller.shared_key
 
     def find(self, key: Key, now: float) -> LegacySession | None:
         """The open session of that key; it counts as used now."""
@@ -102,7 +108,7 @@ class SessionBook:
         session.last_used = now
         if session.key[0] == "shared":
             self._shared[session.key] = session
-            return []
+            return [one for one in list(self._shared.values())[:-MAX_SHARED] if not one.in_flight and self.remove(one)]
         self._own[session.key] = session
         surplus = len(self._own) - self._max_own
         if surplus <= 0:

@@ -176,7 +176,7 @@ class StdioConversation:
         if call is None:
             return Raw(encode_modern_meta(self.version, self._settings.client_info, b"{}", rest))
         caller = call.caller
-        return Raw(encode_modern_meta(self.version, caller.client_info, caller.capabilities, rest))
+        return Raw(encode_modern_meta(self.version, caller.client_info, caller.modern_capabilities, rest))
 
     def end_of_process(self) -> ServerError:
         """Why nothing can be asked of this process any more."""

@@ -18,15 +18,16 @@ import msgspec
 from penstock.clock import Clock
 from penstock.errors import PenstockError, ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
-from penstock.protocol.envelopes import encode_error, encode_notification, encode_request, encode_result
-from penstock.protocol.errors import METHOD_NOT_FOUND
+from penstock.protocol.client_capabilities import declared
+from penstock.protocol.envelopes import encode_notification, encode_request
 from penstock.protocol.event_stream import Event
-from penstock.protocol.messages import Reply, Request
+from penstock.protocol.messages import Reply
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
-from penstock.protocol.versions import LATEST_LEGACY, Era, writes_null_id
+from penstock.protocol.versions import LATEST_LEGACY, Era
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw
 from penstock.upstreams.log_levels import log_rank
-from penstock.upstreams.sessions import Key, LegacySession, SessionBook
+from penstock.upstreams.questions import Questions
+from penstock.upstreams.sessions import STATELESS, Key, LegacySession, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Agreement, judge_initialize
 from penstock.upstreams.streamable_http_flight import Flight
@@ -51,12 +52,6 @@ _VISIBLE: Final = frozenset(range(0x21, 0x7F))
 _MAX_SESSION_ID_BYTES: Final = 2048
 _DEFAULT_RETRY_SECONDS: Final = 1.0
 _encode = msgspec.json.Encoder().encode
-
-DECLARED: Final = b"{}"
-"""Capabilities declared in `initialize`. None, whatever the caller can do, for as long as a server's requests are not relayed:
-a server must not be led to ask what nobody would answer."""
-_SHARED: Final[Key] = ("shared", DECLARED.decode())
-"""Whose sessions differ in what we declare must not share one."""
 
 
 class NotLegacyAnswer(PenstockError):
@@ -105,7 +100,7 @@ class LegacyHttp:
             NotLegacyAnswer: the server is not legacy, or no longer; the call was not processed.
             ServerError: see `Upstream.call`.
         """
-        key = self._book.key_for(call.caller, _SHARED)
+        key = self._book.key_for(call.caller)
         session = self._book.find(key, self._clock.now()) or await self._open_once(key, call.caller)
         try:
             return await self._carry(session, call)
@@ -114,7 +109,7 @@ class LegacyHttp:
 
     def begin(self, call: Call, connection: ClientConnection, supervisor: Supervisor) -> Flight | None:
         """Write the call at once over a connection on loan; None when its session is not ready for it."""
-        session = self._book.find(self._book.key_for(call.caller, _SHARED), self._clock.now())
+        session = self._book.find(self._book.key_for(call.caller), self._clock.now())
         if (
             session is None
             or session.side is None
@@ -133,6 +128,7 @@ class LegacyHttp:
         """The server has forgotten the session, and so has not processed the call: open one again, once."""
         self._counts.lost_sessions += 1
         self._book.remove(lost)
+        _hang_up(lost)
         session = await self.session_for(call.caller)
         try:
             return await self._carry(session, call)
@@ -146,7 +142,7 @@ class LegacyHttp:
         Raises:
             NotLegacyAnswer, ServerError: as for `call`.
         """
-        key = self._book.key_for(caller, _SHARED)
+        key = self._book.key_for(caller)
         return self._book.find(key, self._clock.now()) or await self._open_once(key, caller)
 
     async def close_session(self, name: str) -> None:
@@ -162,7 +158,8 @@ class LegacyHttp:
 
     def forget(self) -> None:
         """The server is another one than before: its sessions mean nothing now."""
-        self._book.take_all()
+        for session in self._book.take_all():
+            _hang_up(session)
         self._book.issues_ids = None
 
     def state(self) -> dict[str, Any]:
@@ -177,8 +174,7 @@ class LegacyHttp:
         """End all sessions within `close_seconds`, then whatever still runs."""
         await self._opening.close()
         for session in self._book.take_all():
-            if session.id is not None:
-                self._in_background(self._end(session))
+            self._in_background(self._end(session))
         if self._background:
             _, left = await asyncio.wait(self._background, timeout=self._settings.close_seconds)
             for task in left:
@@ -194,13 +190,14 @@ class LegacyHttp:
         is_own = key[0] == "own"
         version = caller.revision if is_own and self._settings.protocol == "auto" else self.version
         info = caller.client_info if is_own and caller.client_info else self._settings.client_info
-        agreement, session_id = await self._initialize(version, info)
+        agreement, session_id = await self._initialize(version, info, declared(caller.askable, version))
         head = b"" if session_id is None else b"mcp-session-id: %b\r\n" % session_id
         if agreement.version >= _VERSION_HEADER_SINCE:
             head += b"mcp-protocol-version: %b\r\n" % agreement.version.encode()
         if session_id is None:
-            key = _SHARED
+            key = STATELESS
         session = LegacySession(key, session_id, agreement.version, agreement.description, head)
+        session.questions = Questions(lambda message: self._in_background(self._tell(session, message)), self._counts)
         session.side = SessionSide(self, session)
         session.post_head = self._link.post_head + head
         await self._tell(session, encode_notification("notifications/initialized", {}), strict=True)
@@ -208,12 +205,14 @@ class LegacyHttp:
             self._in_background(self._end(surplus))
         return session
 
-    async def _initialize(self, version: str, client_info: bytes) -> tuple[Agreement, bytes | None]:
+    async def _initialize(
+        self, version: str, client_info: bytes, capabilities: bytes
+    ) -> tuple[Agreement, bytes | None]:
         name = self._link.name
         request_id = self._next_id()
         params = {
             "protocolVersion": Raw(b'"%b"' % version.encode()),
-            "capabilities": Raw(DECLARED),
+            "capabilities": Raw(capabilities),
             "clientInfo": Raw(client_info),
         }
         body = encode_request(request_id, "initialize", params)
@@ -279,6 +278,7 @@ class LegacyHttp:
 
     async def _end(self, session: LegacySession) -> None:
         """Tell the server that a session is over."""
+        _hang_up(session)
         if session.id is None:
             return
         head = self._link.delete_head + session.head + b"\r\n"
@@ -436,16 +436,6 @@ class LegacyHttp:
         if strict and response.status >= 400:
             raise refusal(self._link.name, self._link.url, response)
 
-    def _answer_request(self, session: LegacySession, request: Request) -> None:
-        """A server's request on a call's stream. Penstock answers by itself; relaying them is not part of it yet."""
-        if request.method == "ping":
-            body = encode_result(request.id, b"{}")
-        else:
-            self._counts.refused_requests += 1
-            message = f"Penstock does not answer {request.method[:64]!r}"
-            body = encode_error(request.id, METHOD_NOT_FOUND, message, null_id=writes_null_id(session.version))
-        self._in_background(self._tell(session, body))
-
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         if len(self._background) >= self._settings.max_background:
             self._counts.background_dropped += 1
@@ -456,10 +446,8 @@ class LegacyHttp:
         task.add_done_callback(self._background.discard)
 
     def reception(self, request_id: bytes, session: LegacySession | None, call: Call | None) -> Reception:
-        on_request = None
-        if session is not None:
-            on_request = lambda request: self._answer_request(session, request)  # noqa: E731 - one line, made per call
-        return Reception(self._link.name, request_id, Era.LEGACY, self._counts, call=call, on_request=on_request)
+        questions = session.questions if session is not None else None
+        return Reception(self._link.name, request_id, Era.LEGACY, self._counts, call=call, questions=questions)
 
     def _next_id(self) -> bytes:
         self._last_id += 1
@@ -468,3 +456,8 @@ class LegacyHttp:
 
 def _until_any(_: object) -> bool:
     return True
+
+
+def _hang_up(session: LegacySession) -> None:
+    if session.questions is not None:
+        session.questions.close()

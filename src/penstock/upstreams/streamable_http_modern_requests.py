@@ -72,7 +72,7 @@ class ModernRequests:
         self._last_id += 1
         request_id = b"%d" % self._last_id
         info = caller.client_info if caller is not None and caller.client_info else self._client_info
-        capabilities = caller.capabilities if caller is not None and caller.era is Era.MODERN else b"{}"
+        capabilities = caller.modern_capabilities if caller is not None else b"{}"
         meta = Raw(encode_modern_meta(self.version, info, capabilities))
         body = encode_request(request_id, "server/discover", {"_meta": meta})
         return self._new_head("server/discover", None) + content_length(body), body, request_id
@@ -108,8 +108,8 @@ class ModernRequests:
         caller = call.caller
         cached = caller.encoded_meta
         if cached is None or cached[0] != self.version:
-            capabilities = caller.capabilities if caller.era is Era.MODERN else b"{}"
-            own = encode_modern_meta(self.version, caller.client_info or self._client_info, capabilities)
+            info = caller.client_info or self._client_info
+            own = encode_modern_meta(self.version, info, caller.modern_capabilities)
             caller.encoded_meta = cached = (self.version, Raw(own))
         meta = call.meta
         if not meta:

@@ -4,7 +4,6 @@ Knows: JSON-RPC messages, our id, the caller's progress token and log level. Doe
 Invariants: only a reply with our id is an answer; a notification reaches the caller only if it belongs to this call.
 """
 
-from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
@@ -25,6 +24,7 @@ from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Answer, Call, Failure, Result
 from penstock.upstreams.log_levels import is_wanted
+from penstock.upstreams.questions import Questions
 
 _MESSAGE: Final = b"message"
 
@@ -53,7 +53,7 @@ class Reception:
         "_counts",
         "_era",
         "_marks",
-        "_on_request",
+        "_questions",
         "_server",
         "id",
         "last_event_id",
@@ -70,11 +70,11 @@ class Reception:
         counts: HttpCounts,
         *,
         call: Call | None = None,
-        on_request: Callable[[Request], None] | None = None,
+        questions: Questions | None = None,
     ) -> None:
-        """`on_request`: takes what a legacy server asks; None when it must not ask."""
+        """`questions`: takes what a legacy server asks; None when it must not ask."""
         self._server, self.id, self._era = server, request_id, era
-        self._counts, self._call, self._on_request = counts, call, on_request
+        self._counts, self._call, self._questions = counts, call, questions
         self._marks: ResultMarks | None = None
         self.reply: Reply | None = None
         """The answer, once it is there."""
@@ -137,10 +137,10 @@ class Reception:
         elif type(message) is Notification:
             self._take_notification(message)
         elif type(message) is Request:
-            if self._on_request is None:
+            if self._questions is None:
                 self._counts.dropped_requests += 1
             else:
-                self._on_request(message)
+                self._questions.asked(message, self._call.ask if self._call is not None else None)
         elif type(message) is Fault:
             raise ServerMisbehaved(self._server, f"its answer is no JSON-RPC message: {message.message}; see its log")
 
@@ -170,5 +170,7 @@ class Reception:
                 self._counts.unwanted_logs += 1
                 return
             call.notify(notification.method, params)
+        elif notification.method == "notifications/cancelled" and self._questions is not None:
+            self._questions.cancelled(params)
         else:
             self._counts.other_notifications += 1

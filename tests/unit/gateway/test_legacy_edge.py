@@ -276,7 +276,7 @@ async def test_a_legacy_servers_result_goes_to_a_legacy_client_as_it_came(runnin
     assert (await running.legacy("tools/call", NOW))["result"] == {"content": [], "odd": 1}
 
 
-async def test_a_question_of_a_modern_server_cannot_reach_a_legacy_client_yet(empty: Running) -> None:
+async def test_a_modern_server_that_asks_what_the_client_did_not_declare_is_at_fault(empty: Running) -> None:
     server = InMemoryServer("asker")
 
     @server.tool("ask")
@@ -287,7 +287,8 @@ async def test_a_question_of_a_modern_server_cannot_reach_a_legacy_client_yet(em
     await empty.listed()
     answer = await empty.legacy("tools/call", {"name": "asker_ask"})
     assert answer["status"] == 200
-    assert answer["error"]["code"] < 0
+    assert answer["error"]["code"] == 502
+    assert "elicitation/create" in answer["error"]["message"]
 
 
 async def held(running: Running) -> InMemoryUpstream:

@@ -150,9 +150,11 @@ async def test_a_question_of_a_server_passes_through_and_its_answer_too(running:
         return f"{context.request_state} {context.input_responses['q']}"
 
     asked = (await running.modern("tools/call", NOW))["result"]
-    assert (asked["resultType"], asked["requestState"]) == ("input_required", "state")
-    params = NOW | {"inputResponses": {"q": "yes"}, "requestState": asked["requestState"]}
-    assert (await running.modern("tools/call", params))["result"]["content"][0]["text"] == "state yes"
+    assert asked["resultType"] == "input_required"
+    assert asked["requestState"] != "state", "it is sealed"
+    params = NOW | {"inputResponses": {"q": {"action": "accept"}}, "requestState": asked["requestState"]}
+    answer = await running.modern("tools/call", params)
+    assert answer["result"]["content"][0]["text"] == "state {'action': 'accept'}"
 
 
 async def test_a_client_that_takes_no_stream_gets_its_answer_plain(running: Running) -> None:

@@ -4,7 +4,7 @@ import msgspec
 
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Caller, Description
-from penstock.upstreams.sessions import Key, LegacySession, SessionBook
+from penstock.upstreams.sessions import STATELESS, Key, LegacySession, SessionBook
 
 NOTHING: Any = msgspec.Raw(b"{}")
 DESCRIPTION = Description(eras=(Era.LEGACY,), versions=("2025-11-25",), server_info=NOTHING, capabilities=NOTHING)
@@ -24,12 +24,22 @@ def legacy(name: str | None) -> Caller:
 
 def test_only_legacy_client_sessions_have_one_of_their_own() -> None:
     sessions = book()
-    assert sessions.key_for(legacy("a"), ("shared", "{}")) == ("own", "a")
-    assert sessions.key_for(legacy(None), ("shared", "{}")) == ("shared", "{}")
-    assert sessions.key_for(Caller(Era.MODERN, "2026-07-28", "a"), ("shared", "{}")) == ("shared", "{}")
-    assert book(shares_all=True).key_for(legacy("a"), ("shared", "{}")) == ("shared", "{}")
+    shared = ("shared", "\n{}")
+    assert sessions.key_for(legacy("a")) == ("own", "a")
+    assert sessions.key_for(legacy(None)) == shared
+    assert sessions.key_for(Caller(Era.MODERN, "2026-07-28", "a")) == shared
+    assert book(shares_all=True).key_for(legacy("a")) == shared
     sessions.add(session(("shared", "{}"), None), 0)
-    assert sessions.key_for(legacy("a"), ("shared", "{}")) == ("shared", "{}")
+    assert sessions.key_for(legacy("a")) == STATELESS
+
+
+def test_only_callers_of_one_principal_who_can_be_asked_the_same_share_a_session() -> None:
+    def key(capabilities: bytes, principal: str = "") -> Key:
+        return book().key_for(Caller(Era.MODERN, "2026-07-28", None, capabilities, principal=principal))
+
+    assert key(b'{"elicitation":{}}') == key(b'{"elicitation": {"form": {}}, "extensions": {}}')
+    keys = [key(b"{}"), key(b'{"roots":{}}'), key(b'{"elicitation":{"url":{}}}'), key(b"{}", "ann"), key(b"{}", "bob")]
+    assert len(set(keys)) == 5
 
 
 def test_the_longest_unused_makes_room_but_not_one_with_a_call_in_flight() -> None:

@@ -73,19 +73,25 @@ async def test_initialize_is_paid_once_and_every_later_request_names_session_and
 
 async def test_each_client_session_has_its_own_and_the_rest_share_one() -> None:
     async with serving(legacy(echo)) as (server, upstream):
-        for who in (caller("a"), caller("b"), MODERN, SESSIONLESS, caller("a")):
+        equal = Caller(Era.MODERN, "2026-07-28", None, b'{"elicitation": {"form": {}}}', b'{"name":"x"}')
+        for who in (caller("a"), caller("b"), MODERN, SESSIONLESS, equal, caller("a"), SESSIONLESS):
             await upstream.call(call_of(who))
         used = [asked.headers["mcp-session-id"] for asked in server.all("tools/call")]
-        assert used == ["s-1", "s-2", "s-3", "s-3", "s-1"]
-        names = [asked.body["params"]["clientInfo"]["name"] for asked in server.all("initialize")]
-        assert names == ["old", "old", "penstock"]
-        versions = [asked.body["params"]["protocolVersion"] for asked in server.all("initialize")]
-        assert versions == ["2025-06-18", "2025-06-18", "2025-11-25"]
+        assert used == ["s-1", "s-2", "s-3", "s-4", "s-3", "s-1", "s-4"]
+        told = [asked.body["params"] for asked in server.all("initialize")]
+        assert [params["clientInfo"]["name"] for params in told] == ["old", "old", "penstock", "penstock"]
+        assert [params["protocolVersion"] for params in told] == [
+            "2025-06-18",
+            "2025-06-18",
+            "2025-11-25",
+            "2025-11-25",
+        ]
+        assert [params["capabilities"] for params in told] == [{}, {}, {"elicitation": {}}, {}]
 
 
 async def test_sessions_can_be_shared_by_configuration() -> None:
     async with serving(legacy(echo), sessions="shared") as (server, upstream):
-        for who in (caller("a"), caller("b"), MODERN):
+        for who in (caller("a"), caller("b"), SESSIONLESS):
             await upstream.call(call_of(who))
         assert len(server.all("initialize")) == 1
 

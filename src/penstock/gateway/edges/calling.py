@@ -1,16 +1,18 @@
 """One call from its admission to its answer: sent by the quickest way there is, worded for its client, counted.
 
 Knows: routes, the HTTP exchange, cells. Does not know: which checks the client's era makes before, or how its answers are
-worded; the edge passes that in as an `AnswerForm`.
+worded; the edge passes that in as an `AnswerForm`; what a client is asked meanwhile is its `Dialogue`'s.
 
 A server that can take the call at once gets it without a task or coroutine (`Route.start`), and its answer comes back through
 `ended` in the same turn of the loop in which it arrives; otherwise one task waits for it.
 """
 
+import logging
 from time import monotonic
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from penstock.errors import ServerError, forget_frames
 from penstock.gateway.edges.head import HeadFacts
@@ -20,14 +22,31 @@ from penstock.gateway.sessions import ClientSession
 from penstock.http.messages import LARGE_BYTES, Body, joined
 from penstock.http.server import EventStream, Exchange
 from penstock.protocol.envelopes import encode_large_result, encode_notification, encode_result
+from penstock.protocol.errors import URL_ELICITATION_REQUIRED
 from penstock.protocol.event_stream import encode_event
+from penstock.protocol.input_required import INPUT_REQUIRED, asks_for_input
 from penstock.protocol.messages import Fault
+from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.results import classify
 from penstock.protocol.versions import Era
 from penstock.telemetry.server_timing import server_timing
 from penstock.upstreams.interface import Answer, Call, Caller, Cancellable, Failure, Result
+from penstock.upstreams.questions import Question
 
+_log = logging.getLogger(__name__)
 _PROGRESS: Final = "notifications/progress"
+Outcome = Answer | ServerError | None
+"""None: cancelled."""
+
+
+class Dialogue(Protocol):
+    """What a client is asked while a call of its is under way. Made when there is a first reason to."""
+
+    def ask(self, question: Question) -> None:
+        """A server wants to know something of the client."""
+
+    def takes(self, call: Call, outcome: Outcome) -> bool:
+        """The call has ended. True: the client is not answered now, or was; the dialogue sees, or saw, to it."""
 
 
 class AnswerForm(Protocol):
@@ -50,11 +69,31 @@ class AnswerForm(Protocol):
         """HTTP status and body of Penstock's own."""
         ...
 
+    def dialogue(self, running: "RunningCall", session: ClientSession | None) -> Dialogue:
+        """How clients of this form are asked something."""
+        ...
+
 
 class RunningCall:
-    """Answers exactly once: plainly, or on an event stream once there is something to say before the answer."""
+    """Answers exactly once: plainly, or on an event stream once there is something to say before the answer.
 
-    __slots__ = ("_call", "_exchange", "_facts", "_form", "_request_id", "_route", "_session", "_stream")
+    A modern client is answered with `input_required` for as long as its server asks: then the call goes on without an exchange
+    until the client comes back with another one.
+    """
+
+    __slots__ = (
+        "_call",
+        "_dialogue",
+        "_exchange",
+        "_facts",
+        "_form",
+        "_is_resumed",
+        "_progress_token",
+        "_request_id",
+        "_route",
+        "_session",
+        "_stream",
+    )
 
     def __init__(
         self,
@@ -65,18 +104,44 @@ class RunningCall:
         form: AnswerForm,
         session: ClientSession | None = None,
     ) -> None:
-        self._exchange: Final = exchange
-        self._request_id: Final = request_id
-        self._facts: Final = facts
+        self._exchange: Exchange | None = exchange
+        """None while the client is not there to be answered."""
+        self._request_id: bytes = request_id
+        self._facts: HeadFacts = facts
         self._route: Final = route
         self._form: Final = form
         self._session: Final = session
         self._stream: EventStream | None = None
         self._call: Call | None = None
         """None before and after."""
+        self._dialogue: Dialogue | None = None
+        self._is_resumed = False
+        self._progress_token: msgspec.Raw | None = None
+        """Of the request that resumed the call."""
 
     def __repr__(self) -> str:
-        return f"<RunningCall {self._route!r}{' streaming' if self._stream is not None else ''}>"
+        state = " parked" if self._exchange is None else " streaming" if self._stream is not None else ""
+        return f"<RunningCall {self._route!r}{state}>"
+
+    @property
+    def call(self) -> Call | None:
+        """What is under way; None before and after."""
+        return self._call
+
+    @property
+    def request_id(self) -> bytes:
+        """The client's own id of what it waits for."""
+        return self._request_id
+
+    @property
+    def server(self) -> str:
+        """Name of the server that is called."""
+        return self._route.server.name
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a client is there to be answered."""
+        return self._exchange is not None
 
     def begin(
         self,
@@ -88,9 +153,12 @@ class RunningCall:
     ) -> Cancellable:
         """Send the call. What is returned ends it; the client is then not answered, unless its deadline was the reason."""
         route, exchange = self._route, self._exchange
+        assert exchange is not None, "a call is begun for somebody who waits"
         call = self._call = Call(
             method, params, caller, route.name, meta, self.notify, headers, exchange.received_at, self.ended
         )
+        if caller.can_be_asked:
+            call.ask = self.ask
         start = route.start
         task: Cancellable | None = None
         if start is not None:
@@ -109,39 +177,103 @@ class RunningCall:
     def notify(self, method: str, params: dict[str, msgspec.Raw]) -> None:
         """Send a notification ahead of the answer; progress is what a slow reader loses first.
 
-        A client that does not take event streams gets none.
+        A client that does not take event streams gets none, nor does one that is not there.
         """
+        if self._is_resumed and method == _PROGRESS:
+            token = self._progress_token
+            if token is None:
+                return
+            params = params | {PROGRESS_TOKEN: token}
+        self.say(encode_event(encode_notification(method, params)), droppable=method == _PROGRESS)
+
+    def say(self, event: bytes, *, droppable: bool = False) -> bool:
+        """Send an event ahead of the answer; False when the client cannot get one."""
         stream = self._stream
         if stream is None:
-            if not self._facts.takes_stream or self._exchange.is_answered:
-                return
-            stream = self._stream = self._exchange.open_stream()
-        stream.send(encode_event(encode_notification(method, params)), droppable=method == _PROGRESS)
+            exchange = self._exchange
+            if exchange is None or not self._facts.takes_stream or exchange.is_answered or exchange.is_disconnected:
+                return False
+            stream = self._stream = exchange.open_stream()
+        stream.send(event, droppable=droppable)
+        return stream.is_open
 
-    def ended(self, outcome: Answer | ServerError | None) -> None:
+    # a server that asks
+
+    def ask(self, question: Question) -> None:
+        """A legacy server asks something in the course of the call."""
+        self._talk().ask(question)
+
+    def interrupt(self, result: bytes) -> None:
+        """Answer the client for now; the call goes on, and the client may come back for it."""
+        exchange, stream = self._exchange, self._stream
+        self._exchange = self._stream = None
+        body = encode_result(self._request_id, result)
+        if stream is not None:
+            stream.finish(encode_event(body))
+        elif exchange is not None:
+            exchange.respond(200, body)
+
+    def resume(
+        self, exchange: Exchange, request_id: bytes, facts: HeadFacts, progress_token: msgspec.Raw | None
+    ) -> None:
+        """The client is back, with another request."""
+        self._exchange, self._request_id, self._facts = exchange, request_id, facts
+        self._is_resumed, self._progress_token = True, progress_token
+        exchange.on_disconnect = self.cancel
+
+    def again(self, call: Call, params: dict[str, msgspec.Raw]) -> None:
+        """Send a call that has ended once more, with other parameters."""
+        self.begin(call.method, params, call.caller, call.meta, call.headers)
+
+    def cancel(self) -> None:
+        """End it, if it is under way."""
+        call = self._call
+        if call is not None and call.task is not None:
+            call.task.cancel()
+
+    def _talk(self) -> Dialogue:
+        if self._dialogue is None:
+            self._dialogue = self._form.dialogue(self, self._session)
+        return self._dialogue
+
+    # the end
+
+    def ended(self, outcome: Outcome) -> None:
         """The call is over: answered, failed, or cancelled (None). Answer the client and count it."""
         call = self._call
         if call is None:
-            self._exchange.failed(RuntimeError(f"{self!r} has ended before"))
+            self._blame(RuntimeError(f"{self!r} has ended before"))
             return
         answered_at = monotonic()
         self.leave(call)
         try:
             if outcome is None and call.watch is not None:
                 outcome = call.watch.refusal(call)
-            if isinstance(outcome, Result):
-                kind = self._answer(call, outcome, answered_at)
-            elif outcome is None:
-                kind = "cancelled"
-                self._end_cancelled()
-            else:
-                kind = self._fail(call, outcome, answered_at)
-            sent_at = call.sent_at
-            upstream = answered_at - sent_at if sent_at else 0.0
-            # upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead
-            self._route.cell.record(kind, monotonic() - call.started_at - upstream, upstream)
+            if (self._dialogue is not None or _needs_client(outcome)) and self._talk().takes(call, outcome):
+                return
+            self._conclude(call, outcome, answered_at)
         except Exception as error:  # called by a server's connection, which must not suffer for a fault of ours
-            self._exchange.failed(error)
+            self._blame(error)
+
+    def conclude(self, call: Call, outcome: Outcome) -> None:
+        """Answer a client whose call has ended, after all."""
+        try:
+            self._conclude(call, outcome, monotonic())
+        except Exception as error:  # as in `ended`
+            self._blame(error)
+
+    def _conclude(self, call: Call, outcome: Outcome, answered_at: float) -> None:
+        if isinstance(outcome, Result):
+            kind = self._answer(call, outcome, answered_at)
+        elif outcome is None:
+            kind = "cancelled"
+            self._end_cancelled()
+        else:
+            kind = self._fail(call, outcome, answered_at)
+        sent_at, asked = call.sent_at, call.asked_seconds
+        upstream = answered_at - sent_at - asked if sent_at else 0.0
+        # upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead
+        self._route.cell.record(kind, monotonic() - call.started_at - upstream - asked, upstream)
 
     def _answer(self, call: Call, result: Result, answered_at: float) -> str:
         """Pass a result on; returns the kind of outcome."""
@@ -150,8 +282,9 @@ class RunningCall:
             status, body = 200, result_body(request_id, json)
         else:
             status, body = form.translated(call.method, result, request_id)
-        if self._stream is None and not self._facts.wants_timing:
-            self._exchange.respond(status, body)
+        exchange = self._exchange
+        if self._stream is None and exchange is not None and not self._facts.wants_timing:
+            exchange.respond(status, body)
         else:
             self._respond(call, status, body, answered_at)
         if marks is None:
@@ -172,11 +305,12 @@ class RunningCall:
         return kind
 
     def _respond(self, call: Call, status: int, body: Body, answered_at: float) -> None:
+        exchange = self._exchange
         if self._stream is not None:  # its status and headers have long gone out
             self._stream.finish(encode_event(joined(body)))
-        else:
-            headers = self._timing(call, answered_at) if self._facts.wants_timing else b""
-            self._exchange.respond(status, body, headers=headers)
+        elif exchange is not None:
+            headers = self._timing(call, exchange.received_at, answered_at) if self._facts.wants_timing else b""
+            exchange.respond(status, body, headers=headers)
 
     def leave(self, call: Call) -> None:
         """The call is under way no longer. What it is held by, and what it holds, is let go of: a cycle would keep large answers
@@ -195,15 +329,27 @@ class RunningCall:
 
         A client that is still there and did not cancel, as nobody without a session can but by leaving, is not left waiting.
         """
+        exchange = self._exchange
+        if exchange is None:
+            return
         if self._session is not None:
-            stream = self._stream if self._stream is not None else self._exchange.open_stream()
+            stream = self._stream if self._stream is not None else exchange.open_stream()
             stream.finish()
         else:
-            self._exchange.failed(None)
+            exchange.failed(None)
 
-    def _timing(self, call: Call, answered_at: float) -> bytes:
+    def _blame(self, error: Exception) -> None:
+        """A fault of ours: logged, and the client is not left waiting."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.failed(error)
+        else:
+            _log.error("a parked call failed by an error of ours: %r", self, exc_info=error)
+
+    @staticmethod
+    def _timing(call: Call, received_at: float, answered_at: float) -> bytes:
         value = server_timing(
-            received_at=self._exchange.received_at,
+            received_at=received_at,
             routed_at=call.started_at,
             sent_at=call.sent_at,
             first_byte_at=call.first_byte_at,
@@ -217,6 +363,18 @@ def result_body(request_id: bytes, json: bytes | memoryview) -> Body:
     if len(json) < LARGE_BYTES:
         return encode_result(request_id, bytes(json))
     return encode_large_result(request_id, json)
+
+
+def _needs_client(outcome: Outcome) -> bool:
+    """Whether what a server answered is not for the client as it is: it has to do something first."""
+    if isinstance(outcome, Result):
+        if outcome.era is not Era.MODERN:
+            return False
+        marks = outcome.marks
+        if marks is None:
+            return asks_for_input(outcome.raw)
+        return marks.result_type is not UNSET and bytes(marks.result_type) == INPUT_REQUIRED
+    return isinstance(outcome, Failure) and outcome.code == URL_ELICITATION_REQUIRED
 
 
 def _kind_of(result: Result) -> str:

@@ -13,12 +13,15 @@ from typing import ClassVar, Final
 import msgspec
 
 from penstock.errors import ServerError
+from penstock.gateway.client_questions import ClientQuestions
 from penstock.gateway.context import GatewayContext
-from penstock.gateway.edges.calling import RunningCall, result_body
+from penstock.gateway.edges.calling import Dialogue, RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.edges.legacy_dialogue import LegacyDialogue
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name, when_listed
 from penstock.gateway.edges.refusal import refusal_body
 from penstock.gateway.known_call import NO_META, KnownCall
+from penstock.gateway.parking import Parking
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
 from penstock.http.messages import Body
@@ -48,8 +51,14 @@ class LegacyForm:
 
     era: ClassVar[Era] = Era.LEGACY
 
-    def __init__(self, revision: str) -> None:
+    def __init__(self, revision: str, parking: Parking) -> None:
         self._revision = revision
+        self._parking = parking
+
+    def dialogue(self, running: RunningCall, session: ClientSession | None) -> Dialogue:
+        if session is not None and session.questions is None:
+            session.questions = ClientQuestions(self._parking)
+        return LegacyDialogue(running, session)
 
     def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
         raw = to_legacy(result.raw, method, self._revision, result.marks)
@@ -65,7 +74,6 @@ class LegacyForm:
         return 200, refusal_body(request_id, error)
 
 
-_FORMS: Final = {revision: LegacyForm(revision) for revision in LEGACY_VERSIONS}
 _STATELESS: Final = {revision: Caller(Era.LEGACY, revision, None) for revision in LEGACY_VERSIONS}
 """Callers that sent no session id: curl, and clients of servers that keep no sessions."""
 
@@ -75,6 +83,7 @@ class LegacyEdge:
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
+        self._forms = {revision: LegacyForm(revision, context.parking) for revision in LEGACY_VERSIONS}
 
     def __repr__(self) -> str:
         return f"<LegacyEdge {self._context.sessions!r}>"
@@ -98,7 +107,9 @@ class LegacyEdge:
             return
         if isinstance(message, Notification):
             self._notification(message, session)
-        exchange.respond(202)  # a reply answers a request nobody here has made: taken and dropped
+        elif session is not None and session.questions is not None:
+            session.questions.answered(message)  # what answers nothing that was asked is taken and dropped
+        exchange.respond(202)
 
     def is_refused(self, exchange: Exchange, view: View, facts: HeadFacts) -> bool:
         """Whether the request's session or version is none of ours; then that has been answered."""
@@ -125,7 +136,7 @@ class LegacyEdge:
     ) -> tuple[Caller, ClientSession | None] | None:
         """Who calls; None when that was refused."""
         revision = facts.version or DEFAULT_LEGACY
-        if revision not in _FORMS:
+        if revision not in LEGACY_VERSIONS:
             supported = ", ".join(LEGACY_VERSIONS)
             message = f"Bad Request: unsupported MCP-Protocol-Version '{revision[:40]}' (supported: {supported})"
             exchange.respond(400, _transport_error(INVALID_REQUEST, message))
@@ -173,7 +184,7 @@ class LegacyEdge:
             field = known.name_field
             if params.get(field) == known.name and (session is None or session.log_level is None):
                 params[field] = known.route.name_json
-                running = RunningCall(exchange, request.id, facts, known.route, _FORMS[caller.revision], session)
+                running = RunningCall(exchange, request.id, facts, known.route, self._forms[caller.revision], session)
                 running.begin(method, params, caller, None, known.headers)
                 return
         rule = lookup(Era.LEGACY, method)
@@ -191,11 +202,15 @@ class LegacyEdge:
             self._start_call(exchange, view, request, facts, rule, caller, session)
 
     def _notification(self, notification: Notification, session: ClientSession | None) -> None:
-        if notification.method != "notifications/cancelled" or session is None:
+        if session is None:
             return  # without a session nobody can tell whose id it is
-        request_id = notification.params.get("requestId")
-        if request_id is not None:
-            session.cancel(bytes(request_id))
+        params = notification.params
+        if notification.method == "notifications/cancelled":
+            request_id = params.get("requestId")
+            if request_id is not None:
+                session.cancel(bytes(request_id))
+        elif notification.method == "notifications/progress" and session.questions is not None:
+            session.questions.progressed(params)
 
     def _set_level(self, exchange: Exchange, request: Request, session: ClientSession | None) -> None:
         level = name_of(request.params, "level")
@@ -263,7 +278,7 @@ class LegacyEdge:
             params[field] = route.name_json
         if session is not None and session.log_level is not None:
             meta[LOG_LEVEL] = session.log_level
-        running = RunningCall(exchange, request.id, facts, route, _FORMS[caller.revision], session)
+        running = RunningCall(exchange, request.id, facts, route, self._forms[caller.revision], session)
         running.begin(method, params, caller, meta or None, headers)
 
     def _refuse(self, exchange: Exchange, request: Request, code: int, message: str) -> None:

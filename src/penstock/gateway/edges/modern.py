@@ -13,12 +13,17 @@ import msgspec
 
 from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
-from penstock.gateway.edges.calling import RunningCall, result_body
+from penstock.gateway.edges.calling import Dialogue, RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.edges.modern_dialogue import ModernDialogue
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name, when_listed
 from penstock.gateway.edges.refusal import refusal_body
+from penstock.gateway.edges.retries import retried
 from penstock.gateway.known_call import KnownCall
+from penstock.gateway.parking import Parking
+from penstock.gateway.request_states import RequestStates
 from penstock.gateway.route import Route
+from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
 from penstock.http.messages import Body
 from penstock.http.server import Exchange
@@ -31,7 +36,9 @@ from penstock.protocol.errors import (
     http_status,
     translate_error,
 )
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Notification, Request
+from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.methods import TASKS_EXTENSION, MethodRule
 from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
@@ -48,6 +55,13 @@ class ModernForm:
 
     era: ClassVar[Era] = Era.MODERN
 
+    def __init__(self, parking: Parking, states: RequestStates) -> None:
+        self._parking: Final = parking
+        self._states: Final = states
+
+    def dialogue(self, running: RunningCall, _session: ClientSession | None) -> Dialogue:
+        return ModernDialogue(running, self._parking, self._states)
+
     def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
         raw = to_modern(result.raw, method, marks=result.marks)
         if isinstance(raw, Fault):
@@ -63,9 +77,6 @@ class ModernForm:
         return error.status, refusal_body(request_id, error)
 
 
-_FORM: Final = ModernForm()
-
-
 Judged = tuple[MethodRule, Caller, dict[str, msgspec.Raw] | None, str | None]
 """A request in order: what its method needs, who sends it, what else its `_meta` holds, what it is about."""
 
@@ -75,6 +86,7 @@ class ModernEdge:
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
+        self._form: Final = ModernForm(context.parking, context.request_states)
         self._callers: dict[bytes, Caller] = {}
         """By the bytes of `_meta`: most clients send the same ones with every call."""
 
@@ -164,8 +176,18 @@ class ModernEdge:
         meta: dict[str, msgspec.Raw] | None,
         headers: tuple[tuple[bytes, bytes], ...],
     ) -> None:
-        running = RunningCall(exchange, request.id, facts, route, _FORM)
-        task = running.begin(request.method, request.params, caller, meta, headers)
+        params = request.params
+        if REQUEST_STATE in params or INPUT_RESPONSES in params:
+            said = retried(self._context, route, request, caller)
+            if isinstance(said, Fault):
+                self._refuse(exchange, request.id, said.code, said.message, status=200)
+                return
+            if said is not None:
+                token = meta.get(PROGRESS_TOKEN) if meta is not None else None
+                said.dialogue.resume(exchange, request.id, facts, token, said.responses)
+                return
+        running = RunningCall(exchange, request.id, facts, route, self._form)
+        task = running.begin(request.method, params, caller, meta, headers)
         if not exchange.is_answered:
             exchange.on_disconnect = task.cancel  # closing the response is how a modern client cancels
 
