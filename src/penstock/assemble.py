@@ -344,6 +344,7 @@ class UpstreamFactory:
             protocol=config.protocol,
             instances=_instances(config.instances),
             session_idle_seconds=self._limits.session_idle,
+            turn_seconds=self._limits.wait,
             line_bytes=self._limits.event_bytes,
         )
         return StdioUpstream(config.name, settings, guard=self._guard, clock=self._clock)

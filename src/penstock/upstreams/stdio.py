@@ -14,6 +14,7 @@ import msgspec
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ServerBusy, ServerUnavailable
+from penstock.protocol.client_capabilities import EVERYTHING, Askable
 from penstock.protocol.versions import Era
 from penstock.upstreams.child_guard import ChildGuard
 from penstock.upstreams.interface import Answer, Call, Caller, Description
@@ -128,10 +129,11 @@ class StdioUpstream:
     def _all(self) -> list[StdioInstance]:
         return [*self._instances, *self._sessions.values()]
 
-    def _new_instance(self) -> StdioInstance:
+    def _new_instance(self, askable: Askable = EVERYTHING) -> StdioInstance:
         return StdioInstance(
             self._name,
             settings=self._settings,
+            askable=askable,
             memory=self._memory,
             counts=self._counts,
             guard=self._guard,
@@ -142,20 +144,20 @@ class StdioUpstream:
     def _instance_for(self, caller: Caller) -> StdioInstance:
         self._refuse_when_closed()
         if self._settings.instances == "per_session" and caller.session is not None:
-            return self._sessions.get(caller.session) or self._open_session(caller.session)
+            return self._sessions.get(caller.session) or self._open_session(caller.session, caller.askable)
         if len(self._instances) == 1:
             return self._instances[0]
         # Least busy; among equals one that runs. So a fleet starts as the load needs it.
         return min(self._instances, key=lambda instance: (instance.in_flight, instance.talk is None))
 
-    def _open_session(self, session: str) -> StdioInstance:
+    def _open_session(self, session: str, askable: Askable) -> StdioInstance:
         if len(self._sessions) >= self._settings.max_sessions:
             raise ServerBusy(
                 self._name,
                 f"{len(self._sessions)} client sessions have a process of their own, the most that may; end one, or wait "
                 f"{self._settings.session_idle_seconds:g} s for an idle one to be ended",
             )
-        instance = self._sessions[session] = self._new_instance()
+        instance = self._sessions[session] = self._new_instance(askable)
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep_for_ever(), name=f"stdio {self._name} sweeper")
         return instance
