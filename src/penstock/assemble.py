@@ -121,7 +121,7 @@ class _Process:
             await self._stop.wait()
             for task in background:
                 task.cancel()
-            await self._drain(worker, data_servers)
+            await self._drain(gateway, worker, data_servers)
         finally:
             for server in self._servers:
                 server.close()
@@ -300,8 +300,9 @@ class _Process:
         if not closing.cancelled():
             closing.result()
 
-    async def _drain(self, worker: Worker, servers: list[HttpServer]) -> None:
+    async def _drain(self, gateway: Gateway, worker: Worker, servers: list[HttpServer]) -> None:
         worker.is_draining = True
+        gateway.listeners.end_all()  # they would be waited for
         seconds = self._settings.limits.drain
         _log.info("stopping: calls under way have %g s to end", seconds)
         ended = await asyncio.gather(*(server.drain(seconds) for server in servers))

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
+from penstock import __version__
 from penstock.errors import ServerError
 from penstock.protocol.client_capabilities import declared, read_askable
 from penstock.protocol.messages import ResultMarks
@@ -75,6 +76,14 @@ class Caller:
         return f"<Caller {self.era.value} {self.revision}{' session' if self.session else ''}>"
 
 
+PENSTOCK: Final = Caller(
+    Era.MODERN, LATEST_MODERN, None, b"{}", b'{"name":"penstock","version":"%b"}' % __version__.encode()
+)
+"""Who asks when the gateway asks for itself."""
+Heard = Notify
+"""Takes what a server says beside its calls: that a list has changed, or a resource somebody subscribed to."""
+
+
 class Cancellable(Protocol):
     """A task, as far as a watch needs one."""
 
@@ -128,6 +137,8 @@ class Call(msgspec.Struct, eq=False):
     """Who bounds the call's time, once a policy does."""
     expired_after: float = 0.0
     """Seconds after which `watch` ended the call; 0.0 while it has not."""
+    hear: Heard | None = None
+    """Takes notifications of changes: the call is a `subscriptions/listen` of ours. None for all other calls."""
     ask: Ask | None = None
     """Takes what a legacy server asks; None when the caller cannot be asked anything."""
     asking_since: float = 0.0
@@ -243,6 +254,25 @@ class Upstream(Protocol):
 
     async def close_session(self, session: str) -> None:
         """The legacy client session of that name has ended: end what was opened for it at the server."""
+        ...
+
+    def hear(self, heard: Heard) -> None:
+        """Tell of changes from now on, and ask the server to tell them where it has to be asked; the last one given hears.
+
+        Whatever becomes of connection, session or process, it is asked again, until `close`.
+        """
+        ...
+
+    async def subscribe(self, uri: str) -> Failure | None:
+        """Tell of updates of that resource as well; the server's error when it refuses. Once for each resource.
+
+        Raises:
+            ServerError: as for `call`.
+        """
+        ...
+
+    async def unsubscribe(self, uri: str) -> None:
+        """Stop that; whatever the server says."""
         ...
 
     def state(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ of those are kept; a session is shared only by callers of one principal who can 
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from penstock.protocol.meta import LOG_LEVELS
@@ -33,6 +34,7 @@ class LegacySession:
         "key",
         "last_used",
         "log_rank",
+        "on_lost",
         "post_head",
         "questions",
         "side",
@@ -51,6 +53,8 @@ class LegacySession:
         """All of a call's head but its length."""
         self.questions: Questions | None = None
         """What the server has asked in it."""
+        self.on_lost: Callable[[], object] | None = None
+        """Told when the session is over: whoever listens to its stream."""
         self.side: Side | None = None
         """Who judges the answers of its flights."""
         self.in_flight = 0

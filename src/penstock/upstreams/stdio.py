@@ -17,7 +17,8 @@ from penstock.errors import ServerBusy, ServerUnavailable
 from penstock.protocol.client_capabilities import EVERYTHING, Askable
 from penstock.protocol.versions import Era
 from penstock.upstreams.child_guard import ChildGuard
-from penstock.upstreams.interface import Answer, Call, Caller, Description
+from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Description, Failure, Heard, Raw
+from penstock.upstreams.modern_feed import ModernFeed
 from penstock.upstreams.stdio_conversation import ConversationCounts
 from penstock.upstreams.stdio_handshake import EraMemory
 from penstock.upstreams.stdio_instance import StdioInstance
@@ -48,6 +49,7 @@ class StdioUpstream:
         self._memory = EraMemory(settings.protocol)
         self._counts = ConversationCounts()
         self._is_closed = False
+        self._feed: ModernFeed | None = None
         self._sessions: dict[str, StdioInstance] = {}
         self._sweeper: asyncio.Task[None] | None = None
         count = settings.instances if isinstance(settings.instances, int) else 1
@@ -83,6 +85,29 @@ class StdioUpstream:
             raise ServerUnavailable(self._name, f"it ended as soon as it was ready; {instance.last_error}")
         return instance.description
 
+    def hear(self, heard: Heard) -> None:
+        """Tell of changes; see `Upstream`."""
+        self._memory.habits.heard = heard
+        if self._memory.era is Era.MODERN and self._feed is None and not self._is_closed:
+            self._feed = ModernFeed(self._name, self.call, self._tell, self._clock)
+
+    async def subscribe(self, uri: str) -> Failure | None:
+        """See `Upstream`."""
+        if self._feed is not None:
+            return await self._feed.subscribe(uri)
+        answer = await self._ask_about("resources/subscribe", uri)
+        if isinstance(answer, Failure):
+            return answer
+        self._memory.habits.uris[uri] = None
+        return None
+
+    async def unsubscribe(self, uri: str) -> None:
+        """See `Upstream`."""
+        if self._feed is not None:
+            await self._feed.unsubscribe(uri)
+        elif self._memory.habits.uris.pop(uri, self) is None:
+            await self._ask_about("resources/unsubscribe", uri)
+
     async def close_session(self, session: str) -> None:
         """End the child of a client session, if it has one."""
         instance = self._sessions.pop(session, None)
@@ -117,12 +142,26 @@ class StdioUpstream:
     async def close(self) -> None:
         """End all children; at most five seconds."""
         self._is_closed = True
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            await feed.close()
         everybody = self._all()
         self._sessions.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait((self._sweeper,))
         await asyncio.gather(*(instance.close() for instance in everybody))
+
+    def _tell(self, method: str, params: dict[str, Raw]) -> None:
+        heard = self._memory.habits.heard
+        if heard is not None:
+            heard(method, params)
+
+    async def _ask_about(self, method: str, uri: str) -> Answer:
+        """To the first child: with several, each would say the same."""
+        self._refuse_when_closed()
+        talk = self._instances[0].talk or await self._instances[0].ready()
+        return await talk.call(Call(method, {"uri": Raw(msgspec.json.encode(uri))}, caller=PENSTOCK, name=uri))
 
     # which child
 

@@ -24,6 +24,7 @@ from penstock.protocol.envelopes import (
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.methods import INPUT_REQUESTS
+from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, subscription_of
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.child_process import ChildProcess
 from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
@@ -120,8 +121,9 @@ class StdioConversation:
 
     @property
     def in_flight(self) -> int:
-        """Requests written and not answered, and calls that wait for their turn."""
-        return len(self._pending) + self._turns.waiting
+        """Requests written and not answered, and calls that wait for their turn; what only listens does not count."""
+        listening = sum(flight.call is not None and flight.call.hear is not None for flight in self._pending.values())
+        return len(self._pending) - listening + self._turns.waiting
 
     async def call(self, call: Call) -> Answer:
         """Carry one call; cancelling the awaiting task tells the server.
@@ -129,7 +131,7 @@ class StdioConversation:
         Raises:
             ServerError: see `Upstream.call`.
         """
-        if not self._turns.try_begin():
+        if call.hear is None and not self._turns.try_begin():
             await self._wait_for_turn()
         try:
             params, token = self._params_of(call)
@@ -141,7 +143,8 @@ class StdioConversation:
                 self.cancel(flight, b"the caller cancelled the call")
                 raise
         finally:
-            self._turns.end()
+            if call.hear is None:
+                self._turns.end()
             self._place_held()
         if reply.error is not None:
             error = reply.error
@@ -174,6 +177,14 @@ class StdioConversation:
         flight = Flight(request_id, self._loop.create_future(), call, token)
         self._pending[request_id] = flight
         return flight
+
+    def subscribe_again(self) -> None:
+        """A new process of a legacy server knows of no subscription, and may list other things."""
+        for uri in self._habits.uris:
+            self.forget(self.send("resources/subscribe", {"uri": Raw(_encode_meta(uri))}))
+        if self._habits.heard is not None:
+            for method in LIST_CHANGED.values():
+                self._habits.heard(method, {})
 
     def notify(self, method: str, params: dict[str, Raw]) -> None:
         """Write one notification; silently not, when the server is gone or does not read."""
@@ -287,8 +298,23 @@ class StdioConversation:
             self._log_received(notification.params)
         elif notification.method == "notifications/cancelled":
             self._questions.cancelled(notification.params)
+        elif notification.method in CHANGES:
+            self._change_received(notification)
         else:
             self._counts.other_notifications += 1
+
+    def _change_received(self, notification: Notification) -> None:
+        """A legacy server just says it; a modern one says to whom."""
+        if self.era is Era.LEGACY:
+            heard = self._habits.heard
+        else:
+            subscription = subscription_of(notification.params)
+            flight = self._pending.get(subscription) if subscription is not None else None
+            heard = flight.call.hear if flight is not None and flight.call is not None else None
+        if heard is None:
+            self._counts.other_notifications += 1
+        else:
+            heard(notification.method, notification.params)
 
     def _progress_received(self, params: dict[str, Raw]) -> None:
         token = params.get(PROGRESS_TOKEN)
@@ -333,7 +359,7 @@ class StdioConversation:
 
     def _place_held(self) -> None:
         """A call has ended: what is held may be about the one that is left."""
-        if self._held and len(self._pending) <= 1:
+        if self._held:
             held, self._held = self._held, []
             for request in held:
                 self._place(request)
@@ -346,7 +372,9 @@ class StdioConversation:
 
     def _only_call(self) -> Call | None:
         """The call that is under way, if there is just one."""
-        calls = [flight.call for flight in self._pending.values() if flight.call is not None]
+        calls = [
+            flight.call for flight in self._pending.values() if flight.call is not None and flight.call.hear is None
+        ]
         return calls[0] if len(calls) == 1 else None
 
     async def _wait_for_turn(self) -> None:

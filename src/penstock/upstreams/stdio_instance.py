@@ -228,6 +228,8 @@ class StdioInstance:
         """One process from its start to its end."""
         try:
             await self._begin()
+            if self.has_run and self._talk is not None and self._talk.era is Era.LEGACY:
+                self._talk.subscribe_again()
             self.has_run = True
             self.ready_since = self._clock.now()
             self._tell_waiting(None)

@@ -9,15 +9,21 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from penstock.upstreams.interface import Heard
+
 
 class Habits:
-    """What was learnt of a server in the course of its calls; for all its processes."""
+    """What is known of a server beyond one process of it."""
 
-    __slots__ = ("asks",)
+    __slots__ = ("asks", "heard", "uris")
 
     def __init__(self) -> None:
         self.asks = False
         """It has asked clients something."""
+        self.heard: Heard | None = None
+        """Takes what it says of changes."""
+        self.uris: dict[str, None] = {}
+        """Resources a legacy server was subscribed to."""
 
 
 class Turns:

@@ -9,7 +9,8 @@ Source: basic/transports of 2025-03-26, 2025-06-18 and 2025-11-25; basic/lifecyc
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.envelopes import encode_notification, encode_request
 from penstock.protocol.event_stream import Event
-from penstock.protocol.messages import Reply
+from penstock.protocol.messages import Message, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw
@@ -46,6 +47,7 @@ from penstock.upstreams.streamable_http_refusals import (
 )
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
 from penstock.upstreams.streamable_http_side import Supervisor
+from penstock.upstreams.streamable_http_stream import SessionStream
 
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
 _VISIBLE: Final = frozenset(range(0x21, 0x7F))
@@ -150,6 +152,24 @@ class LegacyHttp:
         session = self._book.take_own(name)
         if session is not None:
             await self._end(session)
+
+    def stream_of(self, session: LegacySession, take: Callable[[Message], None]) -> SessionStream:
+        """The session's GET stream; requests on it are answered here, unless `take` hands them on."""
+        return SessionStream(
+            self._link, session, partial(self._take_aside, session, take), settings=self._settings, clock=self._clock
+        )
+
+    def _take_aside(self, session: LegacySession, take: Callable[[Message], None], message: Message) -> None:
+        if isinstance(message, Request) and session.questions is not None:
+            session.questions.asked(message, None)  # about no call of which we know: nobody can be asked
+        else:
+            take(message)
+
+    def lose(self, session: LegacySession) -> None:
+        """The server does not know the session any more."""
+        if self._book.remove(session):
+            self._counts.lost_sessions += 1
+            _hang_up(session)
 
     def sweep(self) -> None:
         """End sessions nobody used for long."""
@@ -461,3 +481,5 @@ def _until_any(_: object) -> bool:
 def _hang_up(session: LegacySession) -> None:
     if session.questions is not None:
         session.questions.close()
+    if session.on_lost is not None:
+        session.on_lost()

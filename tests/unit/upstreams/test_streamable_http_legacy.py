@@ -80,12 +80,7 @@ async def test_each_client_session_has_its_own_and_the_rest_share_one() -> None:
         assert used == ["s-1", "s-2", "s-3", "s-4", "s-3", "s-1", "s-4"]
         told = [asked.body["params"] for asked in server.all("initialize")]
         assert [params["clientInfo"]["name"] for params in told] == ["old", "old", "penstock", "penstock"]
-        assert [params["protocolVersion"] for params in told] == [
-            "2025-06-18",
-            "2025-06-18",
-            "2025-11-25",
-            "2025-11-25",
-        ]
+        assert [params["protocolVersion"] for params in told] == ["2025-06-18"] * 2 + ["2025-11-25"] * 2
         assert [params["capabilities"] for params in told] == [{}, {}, {"elicitation": {}}, {}]
 
 
