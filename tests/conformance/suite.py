@@ -14,6 +14,8 @@ from tests.peers.processes import ProcessFailed, make_home, run
 
 SCENARIO_MS = 8_000
 SUITE_SECONDS = 90.0
+_LISTED = re.compile(r" +- (?P<name>\S+)(?: \[(?P<side>client|server)\])?$")
+_SECTIONS = ("Server scenarios", "Client scenarios", "Run and reported")
 _STAMP = re.compile(r"-\d{4}-\d{2}-\d{2}T[\d-]+Z$")
 
 
@@ -29,21 +31,32 @@ class Outcome(NamedTuple):
     """Checks that did not apply, because the server declares no such thing."""
 
 
+class Scenarios(NamedTuple):
+    """The server scenarios of a revision, in the suite's order."""
+
+    required: tuple[str, ...]
+    unscored: tuple[str, ...]
+    """Those that the suite runs too, without counting them: extensions, and what was added later."""
+
+
 @cache
-def required_scenarios(revision: str) -> tuple[str, ...]:
-    """Names of the server scenarios that a revision requires, in the suite's order."""
+def server_scenarios(revision: str) -> Scenarios:
+    """Ask the suite which scenarios it runs against a server of that revision."""
     command = [*conformance_command(), "list", "--requirements", revision]
     code, out, err = run(command, plain_environment(Path("/nonexistent")), seconds=20)
-    names: list[str] = []
-    in_section = False
+    required: list[str] = []
+    unscored: list[str] = []
+    section = ""
     for line in out.splitlines():
-        if line.startswith("  - ") and in_section:
-            names.append(line.removeprefix("  - ").strip())
-        elif line.strip():
-            in_section = line.startswith("Server scenarios")
-    if code or not names:
+        if (match := _LISTED.match(line)) and section == "Server scenarios":
+            required.append(match["name"])
+        elif match and section == "Run and reported" and match["side"] == "server":
+            unscored.append(match["name"])
+        elif line and not line.startswith(" "):
+            section = next((name for name in _SECTIONS if line.startswith(name)), "")
+    if code or not required:
         raise ProcessFailed(f"the conformance suite lists nothing for {revision}: exit {code}\n{err}")
-    return tuple(names)
+    return Scenarios(tuple(required), tuple(unscored))
 
 
 def run_suite(url: str, revision: str, folder: Path) -> dict[str, Outcome]:
