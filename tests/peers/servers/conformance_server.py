@@ -2,8 +2,8 @@
 
     python -m tests.peers.servers.conformance_server dual|modern|legacy [http|stdio|sse]
 
-`dual` speaks every revision the SDK knows. `modern` refuses what is older than 2026-07-28, in the words of that revision.
-`legacy` meets requests of 2026-07-28 as a server of 2025-11-25 does, which has never heard of them.
+`dual` speaks every revision the SDK knows; its streams can be resumed. `modern` refuses what is older than 2026-07-28, in the
+words of that revision. `legacy` meets requests of 2026-07-28 as a server of 2025-11-25 does, which has never heard of them.
 
 Every tool and prompt that needs something from the client asks in the idiom of the era that is spoken, also those that only the
 suite of the other era calls: with `input_required` and `subscriptions/listen` when it is 2026-07-28; else with requests on the
@@ -43,6 +43,7 @@ from tests.peers.servers.era_gate import (
     only_modern,
     only_modern_requests,
 )
+from tests.peers.servers.event_log import EventLog
 from tests.peers.servers.live_sessions import LiveSessions
 from tests.peers.servers.loopback import serve_until_stdin_closes
 
@@ -174,6 +175,14 @@ async def with_logging(ctx: Context, params: Any) -> Result:
     return done(content.text("Tool with logging finished"))
 
 
+async def reconnection(ctx: Context, params: Any) -> Result:
+    """Closes the call's stream while it works, where the client can resume it."""
+    if ctx.close_sse_stream is not None:
+        await ctx.close_sse_stream()
+        await anyio.sleep(0.1)  # longer than it takes to notice that the stream ended
+    return done(content.text("Tool with reconnection finished"))
+
+
 async def change_tools(ctx: Context, params: Any) -> Result:
     """Tells subscribers that the tools changed."""
     await BUS.publish(ToolsListChanged())
@@ -211,6 +220,7 @@ TOOLS: dict[str, tuple[str, dict[str, Any], Tool]] = {
     "test_tool_with_progress": ("Reports progress", content.NO_ARGUMENTS, with_progress),
     "test_tool_with_logging": ("Logs", content.NO_ARGUMENTS, with_logging),
     "test_logging_tool": ("Logs, to who asked for it", content.NO_ARGUMENTS, with_logging),
+    "test_reconnection": ("Closes its stream while it works", content.NO_ARGUMENTS, reconnection),
     "test_missing_capability": ("Needs a client that can sample", content.NO_ARGUMENTS, missing_capability),
     "test_trigger_tool_change": ("Changes the list of tools", content.NO_ARGUMENTS, change_tools),
     "test_trigger_prompt_change": ("Changes the list of prompts", content.NO_ARGUMENTS, change_prompts),
@@ -387,19 +397,24 @@ def make_server() -> Server[Any]:
     return server
 
 
-KINDS: dict[str, tuple[Callable[[Any], Any], Gate]] = {
-    "dual": (lambda app: app, any_request),
-    "modern": (only_modern, only_modern_requests),
-    "legacy": (only_legacy, only_legacy_requests),
+def resumable(server: Server[Any]) -> Any:
+    """Over HTTP, with streams that legacy clients can resume."""
+    return server.streamable_http_app(event_store=EventLog(), retry_interval=50)
+
+
+KINDS: dict[str, tuple[Callable[[Server[Any]], Any], Gate]] = {
+    "dual": (resumable, any_request),
+    "modern": (lambda server: only_modern(server.streamable_http_app()), only_modern_requests),
+    "legacy": (lambda server: only_legacy(server.streamable_http_app()), only_legacy_requests),
 }
-"""How each is held to its era, over HTTP and on a stream."""
+"""What each is over HTTP, and what holds it to its era on a stream."""
 
 
 def main() -> None:
     """Serve until standard input closes."""
     match sys.argv[1:]:
         case [kind] | [kind, "http"] if kind in KINDS:
-            serve_until_stdin_closes(KINDS[kind][0](make_server().streamable_http_app()))
+            serve_until_stdin_closes(KINDS[kind][0](make_server()))
         case [kind, "stdio"] if kind in KINDS:
             anyio.run(serve_stdio, make_server(), KINDS[kind][1])
         case [("dual" | "legacy") as kind, "sse"]:
