@@ -75,6 +75,8 @@ class Expectation(NamedTuple):
     """Required scenarios that must pass, whatever the list of those that wait says."""
     waiting: Mapping[str, str]
     """Scenarios that are known not to pass, and why."""
+    absent: Mapping[str, str] = {}
+    """Scenarios that no fixture passes, because it has not what they ask for."""
 
 
 class CellResult(NamedTuple):
@@ -97,7 +99,8 @@ class CellResult(NamedTuple):
 
     def surprises(self) -> list[str]:
         """One line for each scenario that fails unlisted, passes though listed, or is listed and unknown; and for too few."""
-        outcomes, waiting = {**self.required, **self.unscored}, self.expected.waiting
+        outcomes = {**self.required, **self.unscored}
+        waiting = {**self.expected.absent, **self.expected.waiting}
         lines = [
             f"{name} fails: {'; '.join(outcome.problems)}"
             for name, outcome in outcomes.items()
@@ -117,13 +120,13 @@ class CellResult(NamedTuple):
 
 
 def expectations() -> dict[str, Expectation]:
-    """By cell: what stands in its own table, and in that of its revision, which holds what no fixture has."""
+    """By cell: what stands in its own table, and in that of its revision."""
     tree: dict[str, dict[str, int | str]] = tomllib.loads(EXPECTED.read_text("utf-8"))
     found = {}
     for name in tree.keys() - {MODERN, LEGACY}:
-        table = {**tree.get(name.split()[0], {}), **tree[name]}
-        least = int(table.pop("required"))
-        found[name] = Expectation(least, {scenario: str(reason) for scenario, reason in table.items()})
+        waiting = {scenario: str(reason) for scenario, reason in tree[name].items() if scenario != "required"}
+        absent = {scenario: str(reason) for scenario, reason in tree.get(name.split()[0], {}).items()}
+        found[name] = Expectation(int(tree[name]["required"]), waiting, absent)
     return found
 
 
