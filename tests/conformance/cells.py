@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.conformance.suite import Outcome, run_suite, server_scenarios
+from tests.conformance.suite import Outcome, run_suite, scenarios
 from tests.peers.environments import modern_python, plain_environment
 from tests.peers.gateway import Gateway
 from tests.peers.processes import Child, make_home
@@ -155,8 +155,8 @@ def _by_server(cells: Iterable[Cell]) -> list[tuple[Cell, ...]]:
 
 def _run_cell(cell: Cell, url: str, folder: Path, expected: Expectation) -> CellResult:
     outcomes = run_suite(url, cell.revision, folder / str(cell).replace(" ", ""))
-    scenarios = server_scenarios(cell.revision)
-    required, unscored = ({name: outcomes.get(name, NOT_RUN) for name in names} for names in scenarios)
+    names_of = scenarios(cell.revision, "server")
+    required, unscored = ({name: outcomes.get(name, NOT_RUN) for name in names} for names in names_of)
     return CellResult(cell, required, unscored, expected)
 
 

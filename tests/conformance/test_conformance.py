@@ -17,7 +17,7 @@ from tests.conformance.cells import (
     run_cells,
     table,
 )
-from tests.conformance.suite import Outcome, server_scenarios
+from tests.conformance.suite import Outcome, scenarios
 
 pytestmark = pytest.mark.conformance
 
@@ -63,7 +63,7 @@ def test_every_cell_is_held_to_something_and_every_scenario_that_waits_gives_a_r
 
 
 def test_the_suite_is_asked_which_scenarios_a_revision_requires_and_which_it_runs_besides() -> None:
-    modern, legacy = server_scenarios(MODERN), server_scenarios(LEGACY)
+    modern, legacy = scenarios(MODERN, "server"), scenarios(LEGACY, "server")
     assert (len(modern.required), len(legacy.required)) == (37, 30)
     assert "http-header-validation" in modern.unscored
     assert "server-session-lifecycle" in legacy.unscored
