@@ -4,6 +4,7 @@
 streamable HTTP alone, so the fixtures' other transports have no direct cells; test_fixtures.py looks at those.
 """
 
+import os
 import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,8 +33,8 @@ MEASURED_TRANSPORTS: Final = ("http", "stdio")
 
 EXPECTED: Final = Path(__file__).with_name("expected.toml")
 NOT_RUN: Final = Outcome(passed=False, problems=("the scenario did not run",))
-SUITES_AT_ONCE: Final = 2
-"""More make the suite's own time limits (some are 0.5 s) a matter of luck on a small machine."""
+SUITES_AT_ONCE: Final = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+"""More make the suite's own time limits (some are 0.5 s) a matter of luck on a small machine. Workers of pytest are several."""
 
 
 class Cell(NamedTuple):
