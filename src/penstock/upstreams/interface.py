@@ -31,7 +31,6 @@ class Caller:
 
     __slots__ = (
         "askable",
-        "can_be_asked",
         "capabilities",
         "client_info",
         "encoded_meta",
@@ -64,7 +63,6 @@ class Caller:
         """Who asks, as sign-in has it; empty where there is none."""
         self.askable: Final = read_askable(capabilities)
         """What a server may ask while it works on a call of this client."""
-        self.can_be_asked: Final = bool(self.askable)
         self.modern_capabilities: Final = capabilities if era is Era.MODERN else declared(self.askable, LATEST_MODERN)
         """The same as a modern server is told, JSON object."""
         self.shared_key: Final = ("shared", f"{principal}\n{declared(self.askable, LATEST_MODERN).decode()}")

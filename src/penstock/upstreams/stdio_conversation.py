@@ -30,8 +30,9 @@ from penstock.upstreams.child_process import ChildProcess
 from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
 from penstock.upstreams.log_levels import RANKS, is_wanted
 from penstock.upstreams.questions import Questions
+from penstock.upstreams.stdio_asking import AskingTurn
 from penstock.upstreams.stdio_settings import StdioSettings
-from penstock.upstreams.stdio_turns import Habits, Turns
+from penstock.upstreams.stdio_turns import Habits, Turn, Turns
 
 _NO_META: Final = Raw(b"{}")
 _MAX_HELD: Final = 16
@@ -43,7 +44,7 @@ _encode_meta = msgspec.json.Encoder().encode
 class Flight:
     """A request that was written and is not answered yet."""
 
-    __slots__ = ("call", "future", "id", "token")
+    __slots__ = ("call", "future", "id", "token", "turn")
 
     def __init__(self, request_id: bytes, future: asyncio.Future[Reply], call: Call | None, token: Raw | None) -> None:
         self.id: Final = request_id
@@ -51,6 +52,8 @@ class Flight:
         self.call: Final = call
         self.token: Final = token
         """The caller's own progress token."""
+        self.turn: AskingTurn | None = None
+        """A client's call has one."""
 
 
 class ConversationCounts(msgspec.Struct):
@@ -131,11 +134,13 @@ class StdioConversation:
         Raises:
             ServerError: see `Upstream.call`.
         """
-        if call.hear is None and not self._turns.try_begin():
-            await self._wait_for_turn()
+        turn = None if call.hear is not None else self._turns.try_begin(call.caller.principal)
+        if turn is None and call.hear is None:
+            turn = await self._wait_for_turn(call)
         try:
             params, token = self._params_of(call)
             flight = self.send(call.method, params, call=call, token=token)
+            flight.turn = None if turn is None else AskingTurn(turn, self._habits, self._loop)
             call.sent_at = monotonic()
             try:
                 reply = await flight.future
@@ -143,8 +148,8 @@ class StdioConversation:
                 self.cancel(flight, b"the caller cancelled the call")
                 raise
         finally:
-            if call.hear is None:
-                self._turns.end()
+            if turn is not None:
+                turn.end()
             self._place_held()
         if reply.error is not None:
             error = reply.error
@@ -328,7 +333,8 @@ class StdioConversation:
 
     def _log_received(self, params: dict[str, Raw]) -> None:
         """A line of log carries no link to a call: it is that of the only call in flight, or of nobody."""
-        call = self._only_call()
+        flight = self._only_flight()
+        call = flight.call if flight is not None else None
         if call is None or call.notify is None or not is_wanted(call, params):
             self._counts.stray_logs += 1
             return
@@ -346,10 +352,10 @@ class StdioConversation:
             self._place(request)
 
     def _place(self, request: Request) -> None:
-        """The request names no call: it is about the only one under way, or has to wait until there is only one."""
-        call = self._only_call()
-        if call is not None:
-            self._questions.asked(request, call.ask)
+        """The request names no call: it is about the only one at work, or has to wait until there is only one."""
+        flight = self._only_flight()
+        if flight is not None and flight.call is not None and flight.turn is not None:
+            self._questions.asked(request, flight.turn.asking(flight.call.ask))
         elif len(self._held) < _MAX_HELD:
             self._held.append(request)
             if self._held_timer is None:
@@ -370,14 +376,14 @@ class StdioConversation:
         for request in held:
             self._questions.asked(request, None)
 
-    def _only_call(self) -> Call | None:
-        """The call that is under way, if there is just one."""
-        calls = [
-            flight.call for flight in self._pending.values() if flight.call is not None and flight.call.hear is None
-        ]
-        return calls[0] if len(calls) == 1 else None
+    def _only_flight(self) -> Flight | None:
+        """The call that is at work, if there is just one; if none is, the only one that rests."""
+        flights = [flight for flight in self._pending.values() if flight.turn is not None]
+        at_work = [flight for flight in flights if flight.turn is not None and flight.turn.is_at_work]
+        found = at_work or flights
+        return found[0] if len(found) == 1 else None
 
-    async def _wait_for_turn(self) -> None:
+    async def _wait_for_turn(self, call: Call) -> Turn:
         """With a server that asks, calls go one after the other.
 
         Raises:
@@ -387,7 +393,7 @@ class StdioConversation:
         if self._turns.waiting >= self._settings.max_in_flight:
             raise ServerBusy(self._server, f"{self._turns.waiting} calls wait for their turn, the most that may")
         try:
-            await self._turns.begin(seconds)
+            return await self._turns.begin(call.caller.principal, seconds)
         except TimeoutError:
             raise ServerBusy(
                 self._server,

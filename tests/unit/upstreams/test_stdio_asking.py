@@ -152,3 +152,40 @@ async def test_calls_that_wait_for_their_turn_are_bounded() -> None:
             await ask(upstream, "echo")
         first.task.cancel()
         assert await second == "{}"
+
+
+async def test_while_a_call_waits_for_its_client_others_are_answered() -> None:
+    async with stdio_server("legacy", turn_seconds=5) as upstream:
+        slow, quick = Client(None), Client()
+        parked = asyncio.create_task(upstream.call(asking_call(slow)))
+        await until(lambda: bool(slow.asked))
+        assert await ask(upstream, "echo") == "{}"
+        assert (await said(upstream, asking_call(quick)))["result"] == {"action": "accept"}
+        assert len(slow.asked) == 1
+        slow.asked[0].answer(b'{"late":1}')
+        assert "late" in text_of(await parked)
+
+
+async def test_an_answer_waits_until_no_other_call_is_at_work() -> None:
+    async with stdio_server("legacy", turn_seconds=5) as upstream:
+        slow = Client(None)
+        parked = asyncio.create_task(upstream.call(asking_call(slow)))
+        await until(lambda: bool(slow.asked))
+        other = await Waiting(upstream).arrived()
+        slow.asked[0].answer(b"{}")
+        assert not (await asyncio.wait((parked,), timeout=0.05))[0]
+        other.task.cancel()
+        assert "result" in text_of(await parked)
+
+
+async def test_a_call_that_is_given_up_while_it_waits_for_its_client_leaves_nothing_behind() -> None:
+    async with stdio_server("legacy", turn_seconds=5) as upstream:
+        slow = Client(None)
+        parked = asyncio.create_task(upstream.call(asking_call(slow)))
+        await until(lambda: bool(slow.asked))
+        assert await ask(upstream, "echo") == "{}"
+        parked.cancel()
+        await asyncio.wait((parked,))
+        slow.asked[0].answer(b"{}")
+        assert await ask(upstream, "echo") == "{}"
+        assert upstream.state()["in_flight"] == 0

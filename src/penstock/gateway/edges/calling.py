@@ -157,8 +157,7 @@ class RunningCall:
         call = self._call = Call(
             method, params, caller, route.name, meta, self.notify, headers, exchange.received_at, self.ended
         )
-        if caller.can_be_asked:
-            call.ask = self.ask
+        call.ask = self.ask  # also for those that cannot be asked: their server gets to know why
         start = route.start
         task: Cancellable | None = None
         if start is not None:
@@ -250,6 +249,8 @@ class RunningCall:
             if outcome is None and call.watch is not None:
                 outcome = call.watch.refusal(call)
             if (self._dialogue is not None or _needs_client(outcome)) and self._talk().takes(call, outcome):
+                if self._exchange is not None:
+                    self._exchange.release()
                 return
             self._conclude(call, outcome, answered_at)
         except Exception as error:  # called by a server's connection, which must not suffer for a fault of ours
