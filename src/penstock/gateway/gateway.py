@@ -20,6 +20,7 @@ from penstock.gateway.listeners import Listeners
 from penstock.gateway.parking import Parking
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.route import RouteMaker
+from penstock.gateway.session_sink import SessionSink
 from penstock.gateway.sessions import ClientSession, Sessions
 from penstock.gateway.snapshot import SnapshotBuilder, ViewSettings
 from penstock.gateway.subscriptions import Subscriptions
@@ -71,10 +72,10 @@ class Gateway:
         self.catalogue: Final = Catalogue(clock, known, on_change=self._mark_dirty, on_news=self._tell)
         self.listeners: Final = Listeners(clock, self.in_background)
         self._subscriptions = Subscriptions(self.listeners, self.in_background)
-        sessions = Sessions(sealer, clock, settings.sessions, on_end=self._release)
         self.parking: Final = Parking(
             clock, self.in_background, limit=settings.parked_calls, seconds=settings.parked_seconds
         )
+        sessions = Sessions(sealer, clock, settings.sessions, on_known=self._welcome, on_end=self._release)
         self.context: Final = GatewayContext(
             self._builder.build({}, ()),
             self.catalogue,
@@ -201,6 +202,10 @@ class Gateway:
         for view in self.context.snapshot.endpoints.values():
             if any(server.name == host.name for server in view.servers):
                 self.listeners.list_changed(view.name, news.capability)
+
+    def _welcome(self, session: ClientSession) -> None:
+        """A client session is there: servers may reach it beside its calls."""
+        session.caller.sink = SessionSink(session, self.parking)
 
     def _release(self, session: ClientSession) -> None:
         """A client session has ended, or is forgotten."""

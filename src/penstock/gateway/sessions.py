@@ -73,12 +73,23 @@ class Sessions:
     """Opens, finds and ends sessions. Both maps hold at most `limit` entries, oldest out first."""
 
     def __init__(
-        self, sealer: Sealer, clock: Clock, limit: int, on_end: Callable[[ClientSession], None] = lambda _: None
+        self,
+        sealer: Sealer,
+        clock: Clock,
+        limit: int,
+        *,
+        on_known: Callable[[ClientSession], None] = lambda _: None,
+        on_end: Callable[[ClientSession], None] = lambda _: None,
     ) -> None:
-        """`on_end` is told of each session that has ended or is forgotten."""
+        """
+        Args:
+            on_known: told of each session that is opened, or found by its id for the first time.
+            on_end: told of each that has ended or is forgotten.
+        """
         self._sealer = sealer
         self._clock = clock
         self._limit = limit
+        self._on_known = on_known
         self._on_end = on_end
         self._known: OrderedDict[bytes, ClientSession] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -127,6 +138,7 @@ class Sessions:
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
         caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)
         session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS)
+        self._on_known(session)
         self._known[token] = session
         if len(self._known) > self._limit:
             self._forget_one()

@@ -16,11 +16,26 @@ from penstock.errors import ServerError
 from penstock.protocol.client_capabilities import declared, read_askable
 from penstock.protocol.messages import ResultMarks
 from penstock.protocol.versions import LATEST_MODERN, Era
-from penstock.upstreams.questions import Ask
+from penstock.upstreams.questions import Ask, Question
 
 Raw = msgspec.Raw
 Notify = Callable[[str, "dict[str, msgspec.Raw]"], None]
 """Takes a notification's method and params, already carrying the caller's own progress token. Must not raise or block."""
+
+
+class Sink(Protocol):
+    """The stream of a legacy client beside its calls."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client listens."""
+        ...
+
+    def ask(self, question: Question) -> None:
+        """A server asks outside any call. Must not raise or block."""
+
+    def notify(self, method: str, params: "dict[str, msgspec.Raw]") -> None:
+        """A server logs outside any call. Must not raise or block."""
 
 
 class Caller:
@@ -31,6 +46,7 @@ class Caller:
 
     __slots__ = (
         "askable",
+        "can_be_asked",
         "capabilities",
         "client_info",
         "encoded_meta",
@@ -40,6 +56,7 @@ class Caller:
         "revision",
         "session",
         "shared_key",
+        "sink",
     )
 
     def __init__(
@@ -63,6 +80,9 @@ class Caller:
         """Who asks, as sign-in has it; empty where there is none."""
         self.askable: Final = read_askable(capabilities)
         """What a server may ask while it works on a call of this client."""
+        self.can_be_asked: Final = bool(self.askable)
+        self.sink: Sink | None = None
+        """Takes what belongs to a legacy client's session and to none of its calls; None where there is no session."""
         self.modern_capabilities: Final = capabilities if era is Era.MODERN else declared(self.askable, LATEST_MODERN)
         """The same as a modern server is told, JSON object."""
         self.shared_key: Final = ("shared", f"{principal}\n{declared(self.askable, LATEST_MODERN).decode()}")
