@@ -188,15 +188,16 @@ class LegacySide:
 
     async def _follow(self, session: Session) -> None:
         """Pass on what comes on the session's GET stream; go on where it ends. A gateway that has none is done without."""
-        stream, pause = _Stream(self._output), _FIRST_PAUSE
+        stream, pause, was_there = _Stream(self._output), _FIRST_PAUSE, False
         while self.session is session:
             stream.count = 0
             status = await self._read_stream(session, stream)
-            if status == 404:
+            if status == 404 and was_there:  # it was the session's, so the session is lost
                 await self._renew(session)
                 return
             if 400 <= status < 500:
                 return
+            was_there = was_there or status == 200
             pause = _FIRST_PAUSE if stream.count else min(2 * pause, _LONGEST_PAUSE)
             await self._clock.sleep(stream.retry_seconds if stream.retry_seconds is not None else pause)
 

@@ -55,9 +55,9 @@ class Sent:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if not self._waiter.done():
+        if self._waiter.cancelled() or not self._waiter.done():
             connection.abandon()
-        elif not self._waiter.cancelled():
+        else:
             self._waiter.exception()  # asyncio need not complain that nobody asked
         self._link.give_back(connection)
 

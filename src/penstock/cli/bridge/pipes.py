@@ -27,7 +27,8 @@ class InputPipe:
         self._loop: Final = asyncio.get_running_loop()
         self._asked: Final = SimpleQueue[bool]()
         self._waiter: asyncio.Future[bytes] | None = None
-        threading.Thread(target=self._run, name="stdin", daemon=True).start()
+        self.thread: Final = threading.Thread(target=self._run, name="stdin", daemon=True)
+        self.thread.start()
 
     def __repr__(self) -> str:
         return f"<InputPipe {self._fd} {'reading' if self._waiter is not None else 'at rest'}>"
@@ -76,7 +77,8 @@ class OutputPipe:
         self._empty.set()
         self.broken: Final = asyncio.Event()
         """Set when nobody can read what is written any more."""
-        threading.Thread(target=self._run, name="stdout", daemon=True).start()
+        self.thread: Final = threading.Thread(target=self._run, name="stdout", daemon=True)
+        self.thread.start()
 
     def __repr__(self) -> str:
         state = "broken" if self.broken.is_set() else "full" if self.is_full else "open"
