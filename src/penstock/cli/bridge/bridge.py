@@ -29,6 +29,7 @@ from penstock.protocol.versions import DEFAULT_LEGACY, writes_null_id
 _log = logging.getLogger(__name__)
 OUTPUT_BYTES: Final = 1024 * 1024
 """What may wait for a client that does not read, beyond the answer that came last."""
+_INSIST_SECONDS: Final = (0.1, 0.4, 1.6)
 
 
 class BridgeSettings(msgspec.Struct, frozen=True):
@@ -62,6 +63,8 @@ class Bridge:
         self._lines: Final = LineReader(self._settings.line_bytes)
         self._flights: set[Flight] = set()
         self._receipts: Final = asyncio.Semaphore(self._settings.receipts)
+        self._insisting: set[asyncio.Task[None]] = set()
+        """One for each request that was cancelled and has not ended."""
         self._speaks_modern = False
 
     def __repr__(self) -> str:
@@ -155,9 +158,24 @@ class Bridge:
         is_ours = says_version or (self._legacy.session is None and self._speaks_modern)
         if is_ours and notification.method == "notifications/cancelled":
             return  # of a request that has ended
-        for flight in cancelled:
+        fresh = [flight for flight in cancelled if not flight.is_cancelled]
+        for flight in fresh:
             flight.is_cancelled = True
         await self._send(self._flight(self._modern if is_ours else self._legacy, line, notification))
+        if fresh:
+            task = asyncio.get_running_loop().create_task(self._insist(fresh, notification, line))
+            self._insisting.add(task)
+            task.add_done_callback(self._insisting.discard)
+
+    async def _insist(self, cancelled: list[Flight], notification: Notification, line: bytes) -> None:
+        """Say it again while it has no effect: on a connection of its own it may have overtaken the request."""
+        for pause in _INSIST_SECONDS:
+            tasks = [flight.task for flight in cancelled if flight.task is not None and not flight.task.done()]
+            if not tasks:
+                return
+            _, left = await asyncio.wait(tasks, timeout=pause)
+            if left:
+                await self._send(self._flight(self._legacy, line, notification))
 
     def _cancelled_by(self, notification: Notification) -> list[Flight]:
         """The requests under way that a notification cancels."""
@@ -246,6 +264,8 @@ class Bridge:
 
     async def _end(self) -> None:
         """Cut what is left, end the session, and let the client read what it still will."""
+        for task in self._insisting:
+            task.cancel()
         for flight in list(self._flights):
             flight.refuse(503, "the client's input ended, or it was told to stop, before the answer came", "stopped")
             flight.cancel()
