@@ -53,6 +53,7 @@ class Flight:
 
     __slots__ = (
         "_final",
+        "_has_said",
         "_left",
         "_link",
         "_output",
@@ -89,6 +90,9 @@ class Flight:
         self._left: Final = set(ids)
         """Ids that wait for their answer."""
         self._final = b""
+        self._has_said = False
+        """Something was passed on before the answer. Clients of the TypeScript SDKs take notifications up later than answers, and
+        lose those that they read together with the answer."""
 
     def __repr__(self) -> str:
         state = "cancelled" if self.is_cancelled else f"waits for {len(self._left)}"
@@ -140,9 +144,10 @@ class Flight:
         if line is None:
             _log.warning("an event of the gateway at %s was no message, and is left out", self._link.url)
             return False
-        self._output.write(line)
         answered = self._left & replies_in(line)
+        self._output.write(line, apart=bool(answered) and self._has_said)
         if not answered:
+            self._has_said = True
             return False
         self._left.difference_update(answered)
         self._final = line

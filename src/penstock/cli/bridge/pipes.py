@@ -12,11 +12,14 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from typing import Final
+from time import monotonic, sleep
+from typing import Final, NamedTuple
 
 _READ_BYTES: Final = 64 * 1024
 _WRITE_BYTES: Final = 64 * 1024
 """Small lines that wait are written together up to this size."""
+_APART_SECONDS: Final = 0.005
+"""Enough for a reader that waits to have read what was written before."""
 
 
 class InputPipe:
@@ -60,6 +63,11 @@ class InputPipe:
             self._waiter.set_result(chunk)
 
 
+class _Line(NamedTuple):
+    text: bytes
+    is_apart: bool
+
+
 class OutputPipe:
     """Writes lines in their order, and says when more wait than should."""
 
@@ -69,7 +77,7 @@ class OutputPipe:
         self._high: Final = high
         self._on_full: Final = on_full
         self._loop: Final = asyncio.get_running_loop()
-        self._queue: Final = SimpleQueue[bytes | None]()
+        self._queue: Final = SimpleQueue[_Line | None]()
         self._waiting_bytes = 0
         self._room: Final = asyncio.Event()
         self._room.set()
@@ -89,13 +97,13 @@ class OutputPipe:
         """Whether whoever writes should stop."""
         return not self._room.is_set()
 
-    def write(self, line: bytes) -> None:
-        """Write a line, which holds no line break; never waits."""
+    def write(self, line: bytes, *, apart: bool = False) -> None:
+        """Write a line, which holds no line break; never waits. One that is to stand apart is written a little later."""
         if self.broken.is_set():
             return
         self._waiting_bytes += len(line) + 1
         self._empty.clear()
-        self._queue.put(line)
+        self._queue.put(_Line(line, apart))
         if self._waiting_bytes > self._high and not self.is_full:
             self._room.clear()
             self._on_full(True)
@@ -117,23 +125,32 @@ class OutputPipe:
         self._queue.put(None)
 
     def _run(self) -> None:
-        goes_on = True
-        while goes_on:
+        line, written_at = self._queue.get(), 0.0
+        while line is not None:
+            gap = _APART_SECONDS - (monotonic() - written_at)
+            if line.is_apart and gap > 0:
+                sleep(gap)
+            lines, line = self._together(line)
+            text = b"\n".join(lines)
+            is_broken = not self._write(text)
+            written_at = monotonic()
+            if not _tell(self._loop, partial(self._written, len(text), is_broken)) or is_broken:
+                return
+            line = line or self._queue.get()
+
+    def _together(self, first: "_Line") -> tuple[list[bytes], "_Line | None"]:
+        """What can be written with the first line, and what was taken from the queue and cannot."""
+        lines, size = [first.text, b""], len(first.text)
+        while size < _WRITE_BYTES and not self._queue.empty():
             line = self._queue.get()
             if line is None:
-                return
-            lines, size = [line], len(line) + 1
-            while size < _WRITE_BYTES and not self._queue.empty():
-                line = self._queue.get()
-                if line is None:
-                    goes_on = False
-                    break
-                lines.append(line)
-                size += len(line) + 1
-            lines.append(b"")
-            is_broken = not self._write(b"\n".join(lines))
-            if not _tell(self._loop, partial(self._written, size, is_broken)) or is_broken:
-                return
+                self._queue.put(None)  # it was the last
+                break
+            if line.is_apart:
+                return lines, line
+            lines.insert(-1, line.text)
+            size += len(line.text)
+        return lines, None
 
     def _write(self, text: bytes) -> bool:
         rest = memoryview(text)
