@@ -333,6 +333,14 @@ def test_what_cannot_be_used_is_said_on_stderr_alone(tmp_path: Path) -> None:
         assert said in run.stderr
 
 
+def test_a_file_with_faults_does_not_keep_it_from_attaching(tmp_path: Path) -> None:
+    with behind(tmp_path) as gateway:
+        (tmp_path / "odd").mkdir()
+        (tmp_path / "odd/penstock.toml").write_text("[nonsense]\n", "utf-8")
+        with Stdio(tmp_path / "odd", environment=gateway.environment) as stdio:
+            assert stdio.modern(1, "tools/list")["result"]["tools"]
+
+
 def test_input_and_output_may_be_files_and_answers_come_after_the_end_of_input(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     messages = tmp_path / "messages"

@@ -8,7 +8,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -58,7 +57,7 @@ def run(
     url = running.url.rstrip("/") + (f"/{view}" if view else "")
     origin, target, authority = _parsed(url)
     note(f"penstock stdio: attached to the gateway at {url}")
-    limits = file_settings(located(config)[0]).limits
+    limits = _limits(config)
     tls = client_context() if origin.scheme == "https" else None
     link = GatewayLink(
         lambda: connect(origin, limits=_client_limits(limits), tls=tls),
@@ -123,6 +122,14 @@ async def _until_signalled(link: GatewayLink, fds: tuple[int, int], limits: Limi
     await Bridge(link, fds, SystemClock(), BridgeSettings(line_bytes=limits.body_bytes)).run(stop)
 
 
+def _limits(config: str | None) -> LimitsSettings:
+    """What the file says, for want of what the gateway was told; a file with faults does not keep us from attaching."""
+    try:
+        return file_settings(located(config)[0]).limits
+    except ConfigError:
+        return LimitsSettings()
+
+
 def _client_limits(limits: LimitsSettings) -> ClientLimits:
     """Of an answer: what the gateway itself takes from servers, and the envelope it puts around it."""
     size = limits.response_bytes + limits.header_bytes
@@ -131,7 +138,6 @@ def _client_limits(limits: LimitsSettings) -> ClientLimits:
 
 def _taken_over() -> tuple[int, int]:
     """Descriptors of stdin and stdout for us alone: whatever else reads finds nothing, whatever else writes goes to stderr."""
-    sys.stdout.flush()
     taken = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

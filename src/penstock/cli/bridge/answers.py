@@ -9,7 +9,7 @@ from typing import Final
 from penstock.http.client import Response
 from penstock.protocol.envelopes import decode, decode_batch, encode_error, is_batch, one_line
 from penstock.protocol.errors import reason_data
-from penstock.protocol.messages import Fault, Reply
+from penstock.protocol.messages import Fault, Message, Reply
 
 _SHOWN_BYTES: Final = 200
 
@@ -47,19 +47,13 @@ def error_of(response: Response) -> int | None:
     return reply.error.code if isinstance(reply, Reply) and reply.error is not None else None
 
 
-def event_line(data: bytes) -> bytes | None:
-    """A message, or a batch, as a line; None when it is neither."""
-    if is_batch(data):
-        return None if isinstance(decode_batch(data), Fault) else one_line(data)
-    return None if isinstance(decode(data), Fault) else one_line(data)
-
-
-def replies_in(line: bytes) -> set[bytes | None]:
-    """The ids of what a line answers: one reply, or those of a batch."""
-    messages = decode_batch(line) if is_batch(line) else [decode(line)]
-    if isinstance(messages, Fault):
-        return set()
-    return {message.id for message in messages if isinstance(message, Reply)}
+def event_line(data: bytes) -> tuple[bytes, set[bytes]] | None:
+    """A message, or a batch, as a line, and the ids of the requests it answers; None when it is neither."""
+    messages: list[Message | Fault] | Fault = decode_batch(data) if is_batch(data) else [decode(data)]
+    if isinstance(messages, Fault) or any(isinstance(message, Fault) for message in messages):
+        return None
+    answered = {message.id for message in messages if isinstance(message, Reply) and message.id is not None}
+    return one_line(data), answered
 
 
 def _shown(body: bytes) -> str:

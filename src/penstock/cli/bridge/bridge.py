@@ -150,15 +150,16 @@ class Bridge:
 
     async def _notification(self, notification: Notification, line: bytes) -> None:
         cancelled = self._cancelled_by(notification)
-        if cancelled and cancelled[0].side is self._modern:
-            for flight in cancelled:
+        for flight in cancelled:
+            if flight.side is self._modern:
                 flight.cancel()
+        fresh = [flight for flight in cancelled if not flight.is_cancelled]
+        if cancelled and not fresh:
             return
         says_version = said_version(notification.params.get("_meta")) is not None
         is_ours = says_version or (self._legacy.session is None and self._speaks_modern)
         if is_ours and notification.method == "notifications/cancelled":
             return  # of a request that has ended
-        fresh = [flight for flight in cancelled if not flight.is_cancelled]
         for flight in fresh:
             flight.is_cancelled = True
         await self._send(self._flight(self._modern if is_ours else self._legacy, line, notification))

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
-from penstock.cli.bridge.answers import answer_line, event_line, refusal, replies_in
+from penstock.cli.bridge.answers import answer_line, event_line, refusal
 from penstock.cli.bridge.link import GatewayLink, Sent
 from penstock.cli.bridge.pipes import OutputPipe
 from penstock.http.client import RequestFailed, Response, ResponseTooLarge
@@ -24,9 +24,12 @@ REPEATABLE: Final = frozenset(
         "tools/list",
         "prompts/list",
         "prompts/get",
+        "completion/complete",
         "resources/list",
         "resources/templates/list",
         "resources/read",
+        "resources/subscribe",
+        "resources/unsubscribe",
         "logging/setLevel",
     }
 )
@@ -140,11 +143,11 @@ class Flight:
         """A message of the answer's stream."""
         if not event.data:
             return False
-        line = event_line(bytes(event.data))
-        if line is None:
+        found = event_line(bytes(event.data))
+        if found is None:
             _log.warning("an event of the gateway at %s was no message, and is left out", self._link.url)
             return False
-        answered = self._left & replies_in(line)
+        line, answered = found[0], self._left & found[1]
         self._output.write(line, apart=bool(answered) and self._has_said)
         if not answered:
             self._has_said = True
@@ -155,7 +158,7 @@ class Flight:
 
     async def _write(self) -> None:
         self._tries += 1
-        self._sent = None
+        self._sent = None  # or a failure to connect would look like an answer that was lost
         headers = POST_HEADERS + self.side.headers(self)
         self._sent = await self._link.begin("POST", headers, self.line, self.on_event)
 
@@ -192,7 +195,7 @@ class Flight:
     def _pass_on(self, response: Response) -> None:
         """A plain answer."""
         whole = event_line(response.body) if self.message is None and response.status == 200 else None
-        lines = [whole] if whole is not None else [answer_line(one, response, self._link.url) for one in self.ids]
+        lines = [whole[0]] if whole is not None else [answer_line(one, response, self._link.url) for one in self.ids]
         self._left.clear()
         for line in lines:
             self._output.write(line)

@@ -228,7 +228,7 @@ class _Stream:
             self.last_id = event.id
         if event.retry_ms is not None:
             self.retry_seconds = min(event.retry_ms / 1000, _LONGEST_PAUSE)
-        line = event_line(bytes(event.data)) if event.data else None
-        if line is not None:
-            self._output.write(line)
+        found = event_line(bytes(event.data)) if event.data else None
+        if found is not None:
+            self._output.write(found[0])
         return False

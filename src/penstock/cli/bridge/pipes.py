@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
+from select import select
 from time import monotonic, sleep
 from typing import Final, NamedTuple
 
@@ -51,12 +52,18 @@ class InputPipe:
 
     def _run(self) -> None:
         while self._asked.get():
-            try:
-                chunk = os.read(self._fd, _READ_BYTES)
-            except OSError:
-                chunk = b""
+            chunk = self._read()
             if not _tell(self._loop, partial(self._take, chunk)):
                 return
+
+    def _read(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._fd, _READ_BYTES)
+            except BlockingIOError:  # somebody made it so; we wait all the same
+                select([self._fd], [], [])
+            except OSError:
+                return b""
 
     def _take(self, chunk: bytes) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -154,11 +161,13 @@ class OutputPipe:
 
     def _write(self, text: bytes) -> bool:
         rest = memoryview(text)
-        try:
-            while rest:
+        while rest:
+            try:
                 rest = rest[os.write(self._fd, rest) :]
-        except OSError:
-            return False
+            except BlockingIOError:
+                select([], [self._fd], [])
+            except OSError:
+                return False
         return True
 
     def _written(self, size: int, is_broken: bool) -> None:

@@ -39,6 +39,28 @@ async def test_sockets_and_devices_are_read_as_well() -> None:
     os.close(nothing)
 
 
+async def test_descriptors_that_do_not_block_are_waited_for_all_the_same() -> None:
+    (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
+    os.set_blocking(in_read, False)
+    os.set_blocking(out_write, False)
+    reader, writer = InputPipe(in_read), OutputPipe(out_write, high=10)
+    reading = asyncio.create_task(reader.read())
+    writer.write(b"x" * 1_000_000)
+    await asyncio.sleep(0)
+    os.write(in_write, b"late")
+    assert await reading == b"late"
+    left = 1_000_001
+    while left:
+        left -= len(await asyncio.to_thread(os.read, out_read, 1_000_000))
+    await writer.drained(5)
+    assert not writer.broken.is_set()
+    for pipe in (reader, writer):
+        pipe.close()
+        await asyncio.to_thread(pipe.thread.join)
+    for fd in (in_read, in_write, out_read, out_write):
+        os.close(fd)
+
+
 async def test_what_cannot_be_read_has_ended() -> None:
     reader = InputPipe(1_000_000)
     assert await reader.read() == b""
