@@ -12,8 +12,11 @@ from tests.peers.matrix import ALL, OPERATIONS, Entry, PeerClient, Peers, client
 from tests.peers.processes import make_home
 
 pytestmark = pytest.mark.peers
-ALONE = (ALL, "sdk-stdio")
-"""Views of gateways that stand alone: each starts every stdio server anew."""
+VIEWS = {
+    "attached": ("everything-http", "fastmcp", "sdk-stdio", "sdk-legacy", "sdk-modern", ALL),
+    "alone": ("sdk-stdio", ALL),
+}
+"""A gateway that stands alone starts every stdio server anew, so it is asked less."""
 
 
 def stdio_clients() -> list[PeerClient]:
@@ -56,7 +59,7 @@ def entries(request: pytest.FixtureRequest, peers: Peers, tmp_path_factory: pyte
             targets = [
                 over_stdio(target, environment, "--config", str(config))
                 for target in peers.gateway_targets(client, gateway)
-                if request.param == "attached" or target["name"] in ALONE
+                if target["name"] in VIEWS[request.param]
             ]
             if request.param == "alone":
                 gateway.end()

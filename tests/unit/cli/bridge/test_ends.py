@@ -5,13 +5,14 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock.cli.bridge.bridge import OUTPUT_BYTES, BridgeSettings
 from penstock.http.server import EventStream, Exchange, HttpServer
 from penstock.identity.seal import SealingKey
-from penstock.upstreams.in_memory import InMemoryUpstream
+from penstock.upstreams.in_memory import CallContext, InMemoryUpstream
 from tests.unit.cli.bridge.conftest import ScriptedGateway, client_of, event, waiting_server
 from tests.unit.gateway.conftest import KEY, Running, gateway_in, until
 
@@ -196,6 +197,34 @@ async def test_an_answer_that_is_too_large_is_an_error(scripted: ScriptedGateway
     async with client_of(scripted.url) as client:
         client.modern(1, "tools/call", NOW)
         assert (await client.answer(1))["error"]["data"]["reason"] == "answer_too_large"
+
+
+async def test_connections_that_the_gateway_closed_are_not_used_again_and_few_are_kept(tmp_path: Path) -> None:
+    async with gateway_in(tmp_path) as gateway:
+        upstream = InMemoryUpstream("weather", waiting_server())
+        await gateway.apply({"weather": lambda: upstream})
+        await gateway.listed()
+        async with client_of(f"{gateway.url}/mcp") as client:
+            for number in range(20):
+                client.modern(number, "tools/call", WAIT)
+            await until(lambda: upstream.in_flight == 20)
+            assert gateway.server.connections == 20
+            upstream.server.tool("wait")(_answers)
+            for number in range(20, 40):
+                client.modern(number, "tools/call", WAIT)
+            assert {(await client.message())["id"] for _ in range(20)} == set(range(20, 40))
+            await until(lambda: gateway.server.connections <= 28)
+            for connection in list(gateway.server.open_connections):
+                connection.close_when_idle()
+            client.modern(41, "tools/list")
+            assert (await client.answer(41))["result"]["tools"]
+            for number in range(20):
+                client.notify("notifications/cancelled", {"requestId": number})
+            await until(lambda: upstream.in_flight == 0)
+
+
+async def _answers(_arguments: dict[str, Any], _context: CallContext) -> Any:
+    return "at once"
 
 
 async def test_what_is_no_mcp_is_an_error_that_shows_it(scripted: ScriptedGateway) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import msgspec
+import pytest
 
 from penstock.http.server import Exchange
 from tests.unit.cli.bridge.conftest import Client, ScriptedGateway, client_of, event
@@ -233,6 +234,52 @@ async def test_what_is_not_taken_is_not_told_to_the_client(scripted: ScriptedGat
         await _quiet(client)
         client.request(1, "ping")
         assert (await client.answer(1))["result"] == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"jsonrpc":"2.0","id":0,"error":{"code":-32602,"message":"no"}}',
+        b'{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":7}}',
+        b'{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25\\r\\nx: y"}}',
+    ],
+)
+async def test_an_initialize_that_fails_opens_no_session(scripted: ScriptedGateway, answer: bytes) -> None:
+    scripted.answers["initialize"] = lambda exchange: exchange.respond(200, answer, headers=b"mcp-session-id: s\r\n")
+    async with client_of(scripted.url) as client:
+        client.request(0, "initialize", {"protocolVersion": "2025-11-25"})
+        assert await client.message() == msgspec.json.decode(answer)
+        assert client.session is None
+        client.request(1, "ping")
+        await client.answer(1)
+    assert b"mcp-session-id" not in scripted.asked[-1].headers
+    assert [one.method for one in scripted.asked] == [b"POST"] * 2
+
+
+async def test_a_gateway_without_sessions_is_told_the_revision_alone(scripted: ScriptedGateway) -> None:
+    result = b'{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18"}}'
+    scripted.answers["initialize"] = lambda exchange: exchange.respond(200, result)
+    async with client_of(scripted.url) as client:
+        await client.initialize()
+        client.request(1, "ping")
+        await client.answer(1)
+        assert "2025-06-18" in repr(client.bridge)
+    assert scripted.headers("ping")[0][b"mcp-protocol-version"] == b"2025-06-18"
+    assert b"mcp-session-id" not in scripted.headers("ping")[0]
+    assert not scripted.headers("GET")
+    assert not scripted.headers("DELETE")
+
+
+async def test_an_initialize_may_be_answered_on_a_stream(scripted: ScriptedGateway) -> None:
+    def answer(exchange: Exchange) -> None:
+        result = {"protocolVersion": "2025-06-18", "capabilities": {}}
+        stream = exchange.open_stream(b"mcp-session-id: s1\r\n")
+        stream.finish(event({"jsonrpc": "2.0", "id": 0, "result": result}))
+
+    scripted.answers["initialize"] = answer
+    async with client_of(scripted.url) as client:
+        await client.initialize()
+        assert client.session.has_id
 
 
 async def _quiet(client: Client) -> None:
