@@ -163,13 +163,18 @@ class LegacySide:
         if session.version != lost.version:
             _log.warning("the new session speaks %s, the lost one %s", session.version, lost.version)
         self.session = session
-        for line in (self._opened, *self._lasting.values()):
-            if line:
-                await self._post(session.headers, line)
+        if self._opened:
+            await self._post(session.headers, self._opened)
+        await self._say_again(session)
         _log.warning("the gateway had lost the session; a new one was opened in its place")
         if self._opened:
             self._listen()
         return True
+
+    async def _say_again(self, session: Session) -> None:
+        """What was said in a session and lasts."""
+        for line in list(self._lasting.values()):
+            await self._post(session.headers, line)
 
     async def _post(self, headers: bytes, line: bytes) -> Response:
         return await (await self._link.begin("POST", POST_HEADERS + headers, line)).answer()
@@ -187,7 +192,10 @@ class LegacySide:
             self._listening = None
 
     async def _follow(self, session: Session) -> None:
-        """Pass on what comes on the session's GET stream; go on where it ends. A gateway that has none is done without."""
+        """Pass on what comes on the session's GET stream; go on where it ends. A gateway that has none is done without.
+
+        One that was away may have started anew: then it knows the session by its id, and nothing of what was said in it.
+        """
         stream, pause, was_there = _Stream(self._output), _FIRST_PAUSE, False
         while self.session is session:
             stream.count = 0
@@ -204,11 +212,15 @@ class LegacySide:
     async def _read_stream(self, session: Session, stream: "_Stream") -> int:
         """Read one stream to its end; returns its status, 0 when the gateway was away."""
         headers = b"accept: text/event-stream\r\n" + session.headers
+        was_away, stream.was_away = stream.was_away, False
         if _VISIBLE(stream.last_id):
             headers += b"last-event-id: %b\r\n" % stream.last_id
         try:
+            if was_away:
+                await self._say_again(session)
             return (await (await self._link.begin("GET", headers, b"", stream)).answer()).status
         except RequestFailed:
+            stream.was_away = True
             return 0
 
 
@@ -221,6 +233,7 @@ class _Stream:
         self.retry_seconds: float | None = None
         """What the gateway asked to wait before the next attempt."""
         self.count = 0
+        self.was_away = False
 
     def __call__(self, event: Event) -> bool:
         self.count += 1

@@ -143,6 +143,7 @@ class ScriptedGateway:
         self.answers: dict[str, Callable[[Exchange], None]] = {}
         """By method of the body, or of HTTP where there is none."""
         self.url = ""
+        self.server: HttpServer
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -203,7 +204,7 @@ def event(message: Any, *, id: bytes | None = None) -> bytes:
 async def scripted() -> AsyncIterator[ScriptedGateway]:
     gateway = ScriptedGateway()
     server = await HttpServer.start(gateway, host="127.0.0.1", port=0)
-    gateway.url = "http://{}:{}/mcp".format(*server.addresses[0])
+    gateway.url, gateway.server = "http://{}:{}/mcp".format(*server.addresses[0]), server
     yield gateway
     server.close()
 

@@ -145,6 +145,24 @@ async def test_the_streams_404_opens_the_session_again_too(scripted: ScriptedGat
         assert (await client.answer(1))["result"] == {}
 
 
+async def test_a_gateway_that_was_away_is_told_again_what_lasts(scripted: ScriptedGateway) -> None:
+    scripted.opens_sessions()
+    streams = scripted.streams("GET")
+    async with client_of(scripted.url, clock=Hasty()) as client:
+        await client.initialize()
+        client.request(1, "logging/setLevel", {"level": "error"})
+        await client.answer(1)
+        client.request(2, "resources/subscribe", {"uri": "a:b"})
+        await client.answer(2)
+        await until(lambda: streams)
+        before = len(scripted.asked)
+        for connection in list(scripted.server.open_connections):
+            connection.cut()
+        await until(lambda: len(streams) == 2)
+        methods = [msgspec.json.decode(one.body)["method"] for one in scripted.asked[before:] if one.body]
+        assert methods == ["logging/setLevel", "resources/subscribe"]
+
+
 async def test_a_session_that_cannot_be_opened_again_is_an_error_of_each_request(scripted: ScriptedGateway) -> None:
     scripted.opens_sessions()
     async with client_of(scripted.url) as client:
