@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +24,12 @@ from penstock.assemble.conversions import (
     views_of,
     waiting_for_start,
 )
+from penstock.assemble.siblings import Siblings
 from penstock.assemble.upstreams import UpstreamFactory
 from penstock.clock import Clock, SystemClock
 from penstock.config.settings import Settings
 from penstock.control.admin import Admin, Reloaded, describe_server
+from penstock.control.supervisor import WorkerPlace
 from penstock.errors import ListenError, PenstockError
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.gateway import Gateway, GatewaySettings, ServerPlan
@@ -73,6 +76,12 @@ class RunOptions(msgspec.Struct, frozen=True):
     on_ready: Callable[[ReadyReport], None] = lambda _report: None
     """Told once when the servers have been listed, or had `ready_seconds` to be."""
     ready_seconds: float = 5.0
+    place: WorkerPlace | None = None
+    """Among several workers; None for the only one."""
+    workers: int = 1
+    """How many processes serve."""
+    on_failure: Callable[[PenstockError], None] = lambda _error: None
+    """Told in a worker's process why it cannot start."""
     inside: Inside | None = None
     """Instead of listening anywhere: runs beside the gateway, which ends with it."""
     watch_seconds: float = 1.0
@@ -105,17 +114,22 @@ class _Process:
     async def serve(self) -> int:
         raise_descriptor_limit()
         tune_allocator()
-        factory = UpstreamFactory(self._settings.limits, self._clock)
+        place = self._options.place
+        factory = UpstreamFactory(self._settings.limits, self._clock, place)
         gateway = self._gateway()
+        siblings = Siblings(place, gateway, self._settings.limits, self._clock) if place is not None else None
         try:
             await gateway.apply(self._plans(self._settings, factory), views_of(self._settings))
             worker = Worker(gateway.context, admittance_of(self._settings))
             if self._options.inside is not None:
                 await self._run_inside(self._options.inside, gateway, worker, factory)
                 return 0
-            admin = self._admin(gateway, worker, factory)
+            admin = self._admin(gateway, worker, factory, siblings)
+            if siblings is not None:
+                self._servers.append(await siblings.listen(admin, partial(self._reload, gateway, worker, factory)))
             data_servers = await self._listen(worker, self._settings.listen.data, tls=self._tls())
-            admin_servers = await self._listen(admin, self._settings.listen.admin, tls=None)
+            admin_addresses = self._settings.listen.admin if place is None or place.is_first else ()
+            admin_servers = await self._listen(admin, admin_addresses, tls=None)
             self._hook_signals(gateway, worker, factory)
             self._options.on_listening(self._url(data_servers, "/mcp"), self._url(admin_servers, ""))
             background = [
@@ -130,6 +144,8 @@ class _Process:
             for server in self._servers:
                 server.close()
             await self._let_go(gateway, factory)
+            if siblings is not None:
+                await siblings.close()
         return 0
 
     async def _run_inside(self, inside: Inside, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> None:
@@ -153,6 +169,7 @@ class _Process:
                 parked_calls=limits.parked_calls,
                 parked_seconds=limits.parked,
                 drain_seconds=limits.drain,
+                worker=self._options.place.index if self._options.place is not None else 0,
             ),
             sealer=Sealer(load_or_create(state)),
             known=KnownLists(state / "lists"),
@@ -171,14 +188,18 @@ class _Process:
             plans[DEMO] = ServerPlan(demo, lambda: demo_upstream(DEMO))
         return plans
 
-    def _admin(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> Admin:
+    def _admin(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory, siblings: Siblings | None) -> Admin:
         async def reload() -> Reloaded:
-            return await self._reload(gateway, worker, factory)
+            done = await self._reload(gateway, worker, factory)
+            if siblings is not None:
+                await siblings.reload()
+            return done
 
         return Admin(
             gateway,
             admittance=Admittance(hosts=[host for host, _ in self._settings.listen.admin]),
             reload=reload,
+            siblings=siblings.metrics if siblings is not None else None,
             disabled=lambda: {
                 name: config.target for name, config in self._settings.servers.items() if not config.enabled
             },
@@ -295,9 +316,18 @@ class _Process:
                 self._hurry.set()
             self._stop.set()
 
+        if self._options.place is not None:
+            loop.add_reader(self._options.place.alive, self._orphaned)
         loop.add_signal_handler(signal.SIGTERM, end)
         loop.add_signal_handler(signal.SIGINT, end)
         loop.add_signal_handler(signal.SIGHUP, lambda: gateway.in_background(reload_logged()))
+
+    def _orphaned(self) -> None:
+        """The supervisor is gone: nobody would ever end us."""
+        if self._options.place is not None:
+            asyncio.get_running_loop().remove_reader(self._options.place.alive)
+        _log.error("the supervisor is gone: stopping")
+        self._stop.set()
 
     async def _let_go(self, gateway: Gateway, factory: UpstreamFactory) -> None:
         """End sessions and children in good order, but not once a second signal has come."""

@@ -5,11 +5,13 @@ Knows: every transport. Does not know: how settings were written down, what the 
 
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from penstock.assemble.conversions import client_limits
 from penstock.clock import Clock
 from penstock.config.settings import LimitsSettings, ServerConfig, reveal
+from penstock.control.supervisor import WorkerPlace
 from penstock.errors import ConfigError
 from penstock.http.tls import client_context
 from penstock.upstreams.child_guard import ChildGuard
@@ -23,14 +25,18 @@ from penstock.upstreams.streamable_http import StreamableHttpSettings, Streamabl
 class UpstreamFactory:
     """Opens upstreams; holds what they share: TLS contexts by trust domain and the guard of child processes."""
 
-    def __init__(self, limits: LimitsSettings, clock: Clock) -> None:
+    def __init__(self, limits: LimitsSettings, clock: Clock, place: WorkerPlace | None = None) -> None:
         self._limits = limits
+        self._place = place
         self._clock = clock
         self._tls: dict[tuple[str | None, str | None], ssl.SSLContext] = {}
         self._guard: ChildGuard | None = None
 
     def opener(self, config: ServerConfig) -> Callable[[], Upstream]:
         """How to open that server, when the time comes."""
+        if config.command is not None and self._place is not None and not self._place.is_first:
+            owner = self._place.siblings[0]
+            return lambda: self._open_at(config, owner)
         if config.command is not None:
             return lambda: self._open_stdio(config)
         tls = self._tls_context(config) if reveal(config.url or "").startswith("https:") else None
@@ -59,6 +65,20 @@ class UpstreamFactory:
             line_bytes=self._limits.event_bytes,
         )
         return StdioUpstream(config.name, settings, guard=self._guard, clock=self._clock)
+
+    def _open_at(self, config: ServerConfig, owner: Path) -> Upstream:
+        """A program that runs under another worker, which serves it in both eras: in that worker's view of its own."""
+        limits = self._limits
+        settings = StreamableHttpSettings(
+            url=f"http://worker/mcp/{config.name}",
+            unix_path=owner,
+            sessions="auto" if config.instances == "per_session" else "shared",
+            max_sessions=limits.sessions,
+            session_idle_seconds=limits.session_idle,
+            limits=client_limits(limits),
+            connections=PoolSettings(max_size=4096, max_waiting=limits.waiting, wait_seconds=limits.wait),
+        )
+        return StreamableHttpUpstream(config.name, settings, clock=self._clock)
 
     def _open_http(self, config: ServerConfig, tls: ssl.SSLContext | None) -> Upstream:
         limits = self._limits

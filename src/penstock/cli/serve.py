@@ -23,7 +23,7 @@ from penstock.cli.gateway_client import AdminClient
 from penstock.cli.list import server_lines
 from penstock.cli.logging import set_up_logging
 from penstock.cli.output import note, say
-from penstock.cli.runtime import Running, remove_runtime, running_gateways, state_dir, write_runtime
+from penstock.cli.runtime import Running, remove_runtime, running_gateways, runtime_files, state_dir, write_runtime
 from penstock.config.load import Flags, find_file, load, mode_warnings, read_source
 from penstock.config.settings import Settings
 from penstock.errors import ConfigError, PenstockError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "penstock serve --demo\n  penstock serve --server time='uvx mcp-server-time' --listen 127.0.0.1:9000"
 EXAMPLE_SECONDS = 2.0
+MOST_WORKERS = 64
 
 
 def run(
@@ -42,6 +43,7 @@ def run(
     admin: Annotated[tuple[str, ...], Parameter(help="Where operators connect; default 127.0.0.1:8081.")] = (),
     server: Annotated[tuple[str, ...], Parameter(help="NAME=URL or NAME=COMMAND, besides those of the file.")] = (),
     demo: Annotated[bool, Parameter(help="Add a small built-in server to try things with.")] = False,
+    workers: Annotated[int, Parameter(help="Processes that serve; more than one per core is of no use.")] = 1,
     insecure_listen: Annotated[bool, Parameter(help="Listen beyond loopback although anybody there may call.")] = False,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Parameter(help="Least level that is logged.")
@@ -51,6 +53,8 @@ def run(
     """Start the gateway; Ctrl-C or SIGTERM ends it, SIGHUP reads the configuration again."""
     from penstock import assemble
 
+    if not 1 <= workers <= MOST_WORKERS:
+        raise ConfigError(f"--workers expects a number from 1 to {MOST_WORKERS}, got {workers}")
     path, named = located(config)
     flags = flags_from(listen, admin, server, insecure_listen)
     read = reader(path, flags, must_exist=named)
@@ -69,7 +73,12 @@ def run(
                 settings,
                 read,
                 assemble.RunOptions(
-                    state_dir=state, demo=demo, on_listening=greeter.on_listening, on_ready=greeter.on_ready
+                    state_dir=state,
+                    demo=demo,
+                    workers=workers,
+                    on_listening=greeter.on_listening,
+                    on_ready=greeter.on_ready,
+                    on_failure=lambda error: note(f"penstock: {error.message}"),
                 ),
             )
         finally:
@@ -112,7 +121,8 @@ class Greeter:
         self._state = state
         self._config = config
         self._started = started
-        self._file: Path | None = None
+        self._pid = os.getpid()
+        """Of the supervisor, where there is one."""
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -121,16 +131,16 @@ class Greeter:
 
     def on_listening(self, url: str, admin: str) -> None:
         url, admin = reachable(url), reachable(admin)
-        self._running = Running(url, admin, os.getpid(), self._started, os.path.realpath(self._config))
-        self._file = write_runtime(self._state, self._running)
+        self._running = Running(url, admin, self._pid, self._started, os.path.realpath(self._config))
+        write_runtime(self._state, self._running)
         say(f"Penstock listens on {self._settings.listen.public_url or url}", flush=True)
 
     def on_ready(self, report: "ReadyReport") -> None:
         self._task = asyncio.get_running_loop().create_task(self._greet(report.servers))
 
     def close(self) -> None:
-        if self._file:
-            remove_runtime(self._file, os.getpid())
+        for file in runtime_files(self._state):
+            remove_runtime(file, self._pid)
 
     async def _greet(self, servers: list[dict[str, Any]]) -> None:
         running = self._running

@@ -64,11 +64,10 @@ class Asked:
 class ClientQuestions:
     """The open questions to one client session."""
 
-    __slots__ = ("_last", "_open", "_parking", "_prefix")
+    __slots__ = ("_last", "_open", "_parking")
 
-    def __init__(self, parking: Parking, prefix: str = "penstock") -> None:
+    def __init__(self, parking: Parking) -> None:
         self._parking: Final = parking
-        self._prefix: Final = prefix.encode()
         self._open: dict[bytes, Asked] = {}
         self._last = 0
 
@@ -84,7 +83,7 @@ class ClientQuestions:
             question.answer(TOO_MANY)
             return None
         self._last += 1
-        asked = Asked(self, b'"%b-%d"' % (self._prefix, self._last), question, say)
+        asked = Asked(self, b'"penstock-%d-%d"' % (self._parking.worker, self._last), question, say)
         place = self._parking.enter(asked)
         if place is None:
             question.answer(TOO_MANY)
@@ -119,6 +118,12 @@ class ClientQuestions:
         if asked.on_closed is not None:
             asked.on_closed()
         return True
+
+
+def worker_of(question_id: bytes) -> int | None:
+    """The worker that asked, by the id of its question; None when it is none of ours."""
+    parts = question_id.strip(b'"').split(b"-")
+    return int(parts[1]) if len(parts) == 3 and parts[0] == b"penstock" and parts[1].isdigit() else None
 
 
 def _params_for_client(question: Question, id: bytes) -> dict[str, Raw]:

@@ -50,6 +50,8 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     """Calls that wait for their clients to answer a server."""
     parked_seconds: float = 600.0
     drain_seconds: float = 30.0
+    worker: int = 0
+    """This worker's number."""
 
 
 class Gateway:
@@ -73,7 +75,11 @@ class Gateway:
         self.listeners: Final = Listeners(clock, self.in_background)
         self._subscriptions = Subscriptions(self.listeners, self.in_background)
         self.parking: Final = Parking(
-            clock, self.in_background, limit=settings.parked_calls, seconds=settings.parked_seconds
+            clock,
+            self.in_background,
+            limit=settings.parked_calls,
+            seconds=settings.parked_seconds,
+            worker=settings.worker,
         )
         sessions = Sessions(sealer, clock, settings.sessions, on_known=self._welcome, on_end=self._release)
         self.context: Final = GatewayContext(

@@ -35,6 +35,7 @@ class _Sealed(msgspec.Struct, array_like=True):
     opened: int
     capabilities: bytes
     client_info: bytes
+    worker: int = 0
 
 
 _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
@@ -43,15 +44,17 @@ _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
 class ClientSession:
     """One legacy client's conversation."""
 
-    __slots__ = ("caller", "expires", "in_flight", "key", "listener", "log_level", "questions", "view")
+    __slots__ = ("caller", "expires", "home", "in_flight", "key", "listener", "log_level", "questions", "view")
 
-    def __init__(self, key: str, view: str, caller: Caller, expires: float) -> None:
+    def __init__(self, key: str, view: str, caller: Caller, expires: float, home: int = 0) -> None:
         self.key: Final = key
         """A name for logs and maps; it opens nothing."""
         self.view: Final = view
         self.caller: Final = caller
         self.expires: Final = expires
         """Seconds since 1970."""
+        self.home: Final = home
+        """The worker that has what cannot be sealed."""
         self.log_level: msgspec.Raw | None = None
         self.listener: Listener | None = None
         """What the client wants to hear of; None until it opened a stream or subscribed to something."""
@@ -100,8 +103,8 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._known)
 
-    def open(self, view: str, revision: str, capabilities: bytes, client_info: bytes) -> str:
-        """A new session's id, to be sent as `Mcp-Session-Id`."""
+    def open(self, view: str, revision: str, capabilities: bytes, client_info: bytes, worker: int = 0) -> str:
+        """A new session's id, to be sent as `Mcp-Session-Id`; `worker` is its home."""
         sealed = _Sealed(
             os.urandom(12).hex(),
             view,
@@ -109,6 +112,7 @@ class Sessions:
             int(self._clock.wall()),
             _bounded_capabilities(capabilities),
             client_info if len(client_info) <= _MAX_CLIENT_INFO else b"",
+            worker,
         )
         token = self._sealer.seal(_PURPOSE, msgspec.msgpack.encode(sealed))
         self._remember(token.encode(), sealed)
@@ -137,7 +141,7 @@ class Sessions:
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
         caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)
-        session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS)
+        session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS, sealed.worker)
         self._on_known(session)
         self._known[token] = session
         if len(self._known) > self._limit:

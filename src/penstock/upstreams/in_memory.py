@@ -101,6 +101,10 @@ class InMemoryUpstream:
         """Note that the session has ended."""
         self.closed_sessions.append(session)
 
+    def binds(self, caller: Caller) -> bool:
+        """It keeps nothing for sessions."""
+        return False
+
     def hear(self, heard: Heard) -> None:
         """See `Upstream`."""
         self._heard = heard

@@ -274,6 +274,10 @@ class Upstream(Protocol):
         """The legacy client session of that name has ended: end what was opened for it at the server."""
         ...
 
+    def binds(self, caller: Caller) -> bool:
+        """Whether the server holds something for that caller's own session: then all its calls must come through one worker."""
+        ...
+
     def hear(self, heard: Heard) -> None:
         """Tell of changes from now on, and ask the server to tell them where it has to be asked; the last one given hears.
 

@@ -85,6 +85,10 @@ class StdioUpstream:
             raise ServerUnavailable(self._name, f"it ended as soon as it was ready; {instance.last_error}")
         return instance.description
 
+    def binds(self, caller: Caller) -> bool:
+        """When each session has a process of its own."""
+        return self._settings.instances == "per_session" and caller.session is not None
+
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`."""
         self._memory.habits.heard = heard

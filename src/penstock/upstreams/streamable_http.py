@@ -151,6 +151,10 @@ class StreamableHttpUpstream:
         """
         return self._modern.requests.learn_tools(tools)
 
+    def binds(self, caller: Caller) -> bool:
+        """When each session has one of its own at the server."""
+        return self._choice[caller.era] is not Era.MODERN and self._legacy.binds(caller)
+
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
         self._heard = self._legacy.heard = heard

@@ -149,6 +149,10 @@ class LegacyHttp:
             return await self._pool_for(caller).borrow()
         return await self._opening.run(key, lambda: self._open(key, caller))
 
+    def binds(self, caller: Caller) -> bool:
+        """Whether that caller has a session to itself."""
+        return self._book.key_for(caller)[0] == "own"
+
     def give_back(self, session: LegacySession) -> None:
         """Others may use it; of consequence only for those that are lent to one call at a time."""
         if session.is_exclusive:

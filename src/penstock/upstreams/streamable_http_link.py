@@ -15,7 +15,16 @@ from typing import Final
 from penstock import __version__
 from penstock.clock import Clock
 from penstock.errors import ConfigError, ServerBusy, ServerUnavailable
-from penstock.http.client import ClientConnection, ConnectionLost, OnEvent, RequestFailed, Response, connect, parse_url
+from penstock.http.client import (
+    ClientConnection,
+    ConnectionLost,
+    OnEvent,
+    RequestFailed,
+    Response,
+    connect,
+    connect_unix,
+    parse_url,
+)
 from penstock.upstreams.interface import Call
 from penstock.upstreams.pool import Pool
 from penstock.upstreams.streamable_http_refusals import failed_request
@@ -48,6 +57,7 @@ class HttpLink:
         "_limits",
         "_max_streams",
         "_tls",
+        "_unix_path",
         "delete_head",
         "get_head",
         "name",
@@ -73,6 +83,7 @@ class HttpLink:
         except ValueError as error:
             raise ConfigError(str(error), key=f"servers.{name}.url") from error
         self._tls, self._limits = tls, settings.limits
+        self._unix_path: Final = settings.unix_path
         encoding = b"identity" if _is_loopback(self.origin.host) else b"gzip, deflate"
         common = b"host: %b\r\nuser-agent: penstock/%b\r\naccept-encoding: %b\r\n%b" % (
             authority,
@@ -168,7 +179,10 @@ class HttpLink:
 
     async def _open(self) -> ClientConnection:
         try:
-            connection = await connect(self.origin, limits=self._limits, tls=self._tls)
+            if self._unix_path is not None:
+                connection = await connect_unix(self._unix_path, limits=self._limits)
+            else:
+                connection = await connect(self.origin, limits=self._limits, tls=self._tls)
         except RequestFailed as error:
             raise failed_request(self.name, error) from error
         except ValueError as error:

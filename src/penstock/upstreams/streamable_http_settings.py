@@ -3,6 +3,7 @@
 Knows: defaults. Does not know: how they are written in a file.
 """
 
+from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -20,6 +21,8 @@ class StreamableHttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One server; all times in seconds. `repr` shows no header: they may hold secrets."""
 
     url: str
+    unix_path: Path | None = None
+    """Where the server listens instead of at the URL's host: another worker."""
     headers: tuple[tuple[str, str], ...] = ()
     """Sent with every request."""
     protocol: str = "auto"

@@ -271,6 +271,8 @@ class RunningCall:
             self._end_cancelled()
         else:
             kind = self._fail(call, outcome, answered_at)
+        if self._facts.admittance.is_internal:
+            return  # the worker the client reached counts it
         sent_at, asked = call.sent_at, call.asked_seconds
         upstream = answered_at - sent_at - asked if sent_at else 0.0
         # upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead

@@ -12,15 +12,16 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from penstock.errors import ServerError
-from penstock.gateway.client_questions import ClientQuestions
+from penstock.errors import PenstockError, ServerError
+from penstock.gateway.client_questions import ClientQuestions, worker_of
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import Dialogue, RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.legacy_dialogue import LegacyDialogue
 from penstock.gateway.edges.listening import Listening
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name, when_listed
-from penstock.gateway.edges.refusal import refusal_body
+from penstock.gateway.edges.refusal import away, refusal_body
+from penstock.gateway.hops import Hops
 from penstock.gateway.known_call import NO_META, KnownCall
 from penstock.gateway.parking import Parking
 from penstock.gateway.sessions import ClientSession
@@ -44,6 +45,8 @@ from penstock.upstreams.interface import Caller, Failure, Result
 
 _EMPTY: Final = b"{}"
 _MAX_KNOWN_NAME: Final = 512
+_FOR_ALL_WORKERS: Final = frozenset({"notifications/cancelled", "notifications/progress"})
+"""Nobody knows which worker has the call they are about."""
 _SUBSCRIBING: Final = ("resources/subscribe", "resources/unsubscribe")
 _NO_GET: Final = b'{"error":"POST messages here; GET opens the stream of a session, and needs its Mcp-Session-Id"}'
 
@@ -105,14 +108,56 @@ class LegacyEdge:
         if found is None:
             return
         caller, session = found
+        hops = None if facts.admittance.is_internal else self._context.hops
         if isinstance(message, Request):
+            if hops is not None and session is not None and self._hops(hops, exchange, view, message, session):
+                return
             self._request(exchange, view, message, facts, caller, session)
             return
         if isinstance(message, Notification):
+            if hops is not None and message.method in _FOR_ALL_WORKERS:
+                hops.tell_others(exchange)
             self._notification(message, session)
+        elif (
+            hops is not None and message.id is not None and (worker := worker_of(message.id)) not in (None, hops.index)
+        ):
+            self._hand_over(hops, exchange, hops.home_of(worker or 0), None)
+            return
         elif session is not None and session.questions is not None:
             session.questions.answered(message)  # what answers nothing that was asked is taken and dropped
         exchange.respond(202)
+
+    def _hops(self, hops: Hops, exchange: Exchange, view: View, request: Request, session: ClientSession) -> bool:
+        """Whether the session's home answers the request, as it has what that needs."""
+        home = hops.home_of(session.home)
+        if request.method == "logging/setLevel":
+            hops.tell_others(exchange)
+        if home == hops.index or not self._needs_home(view, request, session.caller):
+            return False
+        self._hand_over(hops, exchange, home, request.id)
+        return True
+
+    @staticmethod
+    def _needs_home(view: View, request: Request, caller: Caller) -> bool:
+        """Subscriptions live there, and so do sessions at servers that keep one for each client."""
+        method = request.method
+        if method in _SUBSCRIBING:
+            return True
+        rule = lookup(Era.LEGACY, method)
+        if rule is None or rule.kind not in {"routed", "completion"}:
+            return False
+        name = name_of(request.params, rule.name_field) if rule.name_field else None
+        route = view.find(method, name) if name is not None else None
+        if route is None:
+            return any(server.upstream.binds(caller) for server in view.servers)
+        return route.server.upstream.binds(caller)
+
+    def _hand_over(self, hops: Hops, exchange: Exchange, worker: int, request_id: bytes | None) -> None:
+        def fail(error: PenstockError) -> None:
+            status, body = away(request_id, error)
+            exchange.respond(200 if request_id is not None else status, body)
+
+        hops.hand_over(exchange, worker, fail)
 
     def open_stream(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
         """GET: the stream on which a session hears what belongs to no call."""
@@ -122,8 +167,14 @@ class LegacyEdge:
             exchange.respond(406, _transport_error(INVALID_REQUEST, "Not Acceptable: GET opens a text/event-stream"))
         else:
             found = self._session_of(exchange, view, facts)
-            if found is not None and found[1] is not None:
-                self._listening.open_stream(exchange, view, found[1])
+            session = found[1] if found is not None else None
+            hops = None if facts.admittance.is_internal else self._context.hops
+            if session is None:
+                return
+            if hops is not None and hops.home_of(session.home) != hops.index:
+                self._hand_over(hops, exchange, hops.home_of(session.home), None)
+            else:
+                self._listening.open_stream(exchange, view, session)
 
     def is_refused(self, exchange: Exchange, view: View, facts: HeadFacts) -> bool:
         """Whether the request's session or version is none of ours; then that has been answered."""
@@ -140,6 +191,8 @@ class LegacyEdge:
         if found is None or found[1] is None:
             return
         session = found[1]
+        if self._context.hops is not None and not facts.admittance.is_internal:
+            self._context.hops.tell_others(exchange)
         self._context.sessions.end(session)
         for server in view.servers:
             self._context.in_background(server.upstream.close_session(session.key))
@@ -173,7 +226,9 @@ class LegacyEdge:
             exchange.respond(200, encode_error(request.id, INVALID_PARAMS, message, null_id=False))
             return
         revision = answer_to_initialize(asked.protocolVersion)
-        token = self._context.sessions.open(view.name, revision, bytes(asked.capabilities), bytes(asked.clientInfo))
+        token = self._context.sessions.open(
+            view.name, revision, bytes(asked.capabilities), bytes(asked.clientInfo), self._context.worker
+        )
         result = _initialize_result(view, revision)
         exchange.respond(200, encode_result(request.id, result), headers=b"mcp-session-id: %b\r\n" % token.encode())
 

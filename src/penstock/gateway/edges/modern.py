@@ -18,8 +18,8 @@ from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.listening import Listening
 from penstock.gateway.edges.modern_dialogue import ModernDialogue
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name, when_listed
-from penstock.gateway.edges.refusal import refusal_body
-from penstock.gateway.edges.retries import retried
+from penstock.gateway.edges.refusal import away, refusal_body
+from penstock.gateway.edges.retries import Elsewhere, retried
 from penstock.gateway.known_call import KnownCall
 from penstock.gateway.parking import Parking
 from penstock.gateway.request_states import RequestStates
@@ -188,6 +188,9 @@ class ModernEdge:
             if isinstance(said, Fault):
                 self._refuse(exchange, request.id, said.code, said.message, status=200)
                 return
+            if isinstance(said, Elsewhere):
+                self._hand_over(exchange, request, said.worker, facts)
+                return
             if said is not None:
                 token = meta.get(PROGRESS_TOKEN) if meta is not None else None
                 said.dialogue.resume(exchange, request.id, facts, token, said.responses)
@@ -196,6 +199,16 @@ class ModernEdge:
         task = running.begin(request.method, params, caller, meta, headers)
         if not exchange.is_answered:
             exchange.on_disconnect = task.cancel  # closing the response is how a modern client cancels
+
+    def _hand_over(self, exchange: Exchange, request: Request, worker: int, facts: HeadFacts) -> None:
+        """Another worker has what the request is about."""
+        hops = self._context.hops
+        if hops is None or facts.admittance.is_internal:
+            self._refuse(
+                exchange, request.id, INVALID_PARAMS, "Invalid params: 'requestState' is of no call that waits"
+            )
+        else:
+            hops.hand_over(exchange, worker, lambda error: exchange.respond(*away(request.id, error)))
 
     def _answer_here(self, exchange: Exchange, view: View, request: Request) -> None:
         """Lists and `server/discover` come from the snapshot."""
