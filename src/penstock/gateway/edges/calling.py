@@ -17,10 +17,11 @@ from msgspec import UNSET
 from penstock.errors import ServerError, forget_frames
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.waiting import Waiting, wait
+from penstock.gateway.replay import EventSink, KeptStream
 from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
 from penstock.http.messages import LARGE_BYTES, Body, joined
-from penstock.http.server import EventStream, Exchange
+from penstock.http.server import Exchange
 from penstock.protocol.envelopes import encode_large_result, encode_notification, encode_result
 from penstock.protocol.errors import URL_ELICITATION_REQUIRED
 from penstock.protocol.event_stream import encode_event
@@ -69,6 +70,10 @@ class AnswerForm(Protocol):
         """HTTP status and body of Penstock's own."""
         ...
 
+    def open_stream(self, exchange: Exchange, session: ClientSession | None) -> EventSink:
+        """Answer with an event stream, which may outlive its connection."""
+        ...
+
     def dialogue(self, running: "RunningCall", session: ClientSession | None) -> Dialogue:
         """How clients of this form are asked something."""
         ...
@@ -111,7 +116,7 @@ class RunningCall:
         self._route: Final = route
         self._form: Final = form
         self._session: Final = session
-        self._stream: EventStream | None = None
+        self._stream: EventSink | None = None
         self._call: Call | None = None
         """None before and after."""
         self._dialogue: Dialogue | None = None
@@ -170,6 +175,7 @@ class RunningCall:
             task = Waiting(exchange.spawn(wait(route.handle, call, self)))
         call.task = task
         if self._session is not None:
+            call.poll = self.poll
             self._session.in_flight[task] = self._request_id
         return task
 
@@ -192,9 +198,17 @@ class RunningCall:
             exchange = self._exchange
             if exchange is None or not self._facts.takes_stream or exchange.is_answered or exchange.is_disconnected:
                 return False
-            stream = self._stream = exchange.open_stream()
+            stream = self._stream = self._form.open_stream(exchange, self._session)
         stream.send(event, droppable=droppable)
         return stream.is_open
+
+    def poll(self, retry_ms: int) -> None:
+        """The server has ended its connection, and gives the rest later: so do we, if the client can come back for it."""
+        stream, exchange = self._stream, self._exchange
+        if stream is None and exchange is not None and self._facts.takes_stream and not exchange.is_answered:
+            stream = self._stream = self._form.open_stream(exchange, self._session)
+        if isinstance(stream, KeptStream) and stream.is_primed:
+            stream.interrupt(retry_ms)
 
     # a server that asks
 

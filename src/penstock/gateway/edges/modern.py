@@ -22,6 +22,7 @@ from penstock.gateway.edges.refusal import away, refusal_body
 from penstock.gateway.edges.retries import Elsewhere, retried
 from penstock.gateway.known_call import KnownCall
 from penstock.gateway.parking import Parking
+from penstock.gateway.replay import EventSink
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
@@ -59,6 +60,9 @@ class ModernForm:
     def __init__(self, parking: Parking, states: RequestStates) -> None:
         self._parking: Final = parking
         self._states: Final = states
+
+    def open_stream(self, exchange: Exchange, _session: ClientSession | None) -> EventSink:
+        return exchange.open_stream()
 
     def dialogue(self, running: RunningCall, _session: ClientSession | None) -> Dialogue:
         return ModernDialogue(running, self._parking, self._states)
