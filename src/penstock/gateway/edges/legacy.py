@@ -26,7 +26,7 @@ from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
 from penstock.http.messages import Body
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import encode_error, encode_result
+from penstock.protocol.envelopes import encode_error, encode_result, read_id
 from penstock.protocol.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -206,9 +206,9 @@ class LegacyEdge:
             return  # without a session nobody can tell whose id it is
         params = notification.params
         if notification.method == "notifications/cancelled":
-            request_id = params.get("requestId")
-            if request_id is not None:
-                session.cancel(bytes(request_id))
+            request_id = read_id(bytes(params.get("requestId", b"")))
+            if isinstance(request_id, bytes):
+                session.cancel(request_id)
         elif notification.method == "notifications/progress" and session.questions is not None:
             session.questions.progressed(params)
 
