@@ -5,6 +5,7 @@ Invariants: an id is used once in a session; never more than `MAX_OPEN` question
 by the client's answer, by the server, by the end of its call, or when its time is over.
 """
 
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -66,9 +67,10 @@ class ClientQuestions:
 
     __slots__ = ("_last", "_open", "_parking", "_prefix")
 
-    def __init__(self, parking: Parking, prefix: str = "penstock") -> None:
+    def __init__(self, parking: Parking) -> None:
         self._parking: Final = parking
-        self._prefix: Final = prefix.encode()
+        self._prefix: Final = b"penstock-" + os.urandom(4).hex().encode()
+        """A session outlives its worker and what is known of it here: counting alone would use ids again."""
         self._open: dict[bytes, Asked] = {}
         self._last = 0
 
