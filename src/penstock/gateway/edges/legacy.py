@@ -34,6 +34,7 @@ from penstock.protocol.errors import (
     RESOURCE_NOT_FOUND,
     translate_error,
 )
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Message, Notification, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
 from penstock.protocol.methods import MethodRule, lookup
@@ -179,6 +180,11 @@ class LegacyEdge:
         session: ClientSession | None,
     ) -> None:
         method, params = request.method, request.params
+        if (
+            REQUEST_STATE in params or INPUT_RESPONSES in params
+        ):  # words of the other era, which reach no server unsealed
+            params.pop(REQUEST_STATE, None)
+            params.pop(INPUT_RESPONSES, None)
         known = view.known.get(facts)
         if known is not None and known.meta is NO_META and known.method == method and "_meta" not in params:
             field = known.name_field
