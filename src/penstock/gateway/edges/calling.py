@@ -84,6 +84,7 @@ class RunningCall:
     __slots__ = (
         "_call",
         "_dialogue",
+        "_earlier_seconds",
         "_exchange",
         "_facts",
         "_form",
@@ -115,6 +116,8 @@ class RunningCall:
         self._call: Call | None = None
         """None before and after."""
         self._dialogue: Dialogue | None = None
+        self._earlier_seconds = 0.0
+        """How long the client waited, and was waited for, before the call was last sent again."""
         self._is_resumed = False
         self._progress_token: msgspec.Raw | None = None
         """Of the request that resumed the call."""
@@ -221,9 +224,20 @@ class RunningCall:
         self._is_resumed, self._progress_token = True, progress_token
         exchange.on_disconnect = self.cancel
 
+    def hold(self, call: Call) -> None:
+        """The call has ended, but the client goes on waiting: it is sent `again`, or `conclude`d after all."""
+        call.begin_asking(monotonic())
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.outlives_task = True
+
     def again(self, call: Call, params: dict[str, msgspec.Raw]) -> None:
-        """Send a call that has ended once more, with other parameters."""
+        """Send a call that has ended once more, with other parameters; the server has all its idle time again."""
+        self._earlier_seconds = monotonic() - call.started_at
         self.begin(call.method, params, call.caller, call.meta, call.headers)
+        sent = self._call
+        if sent is not None:
+            sent.progress_at = monotonic()
 
     def cancel(self) -> None:
         """End it, if it is under way."""
@@ -270,10 +284,13 @@ class RunningCall:
             self._end_cancelled()
         else:
             kind = self._fail(call, outcome, answered_at)
+        if call.asking_since:
+            call.end_asking(answered_at)
         sent_at, asked = call.sent_at, call.asked_seconds
         upstream = answered_at - sent_at - asked if sent_at else 0.0
         # upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead
-        self._route.cell.record(kind, monotonic() - call.started_at - upstream - asked, upstream)
+        ours = monotonic() - call.started_at - self._earlier_seconds
+        self._route.cell.record(kind, ours - upstream - asked, upstream)
 
     def _answer(self, call: Call, result: Result, answered_at: float) -> str:
         """Pass a result on; returns the kind of outcome."""
