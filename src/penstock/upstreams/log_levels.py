@@ -22,6 +22,9 @@ def log_rank(call: Call) -> int | None:
 def is_wanted(call: Call, params: dict[str, Raw]) -> bool:
     """Whether the call asked for log lines of this level; a legacy caller that set none takes what the server sends."""
     asked = call.meta.get(LOG_LEVEL) if call.meta else None
-    if asked is None:
-        return call.caller.era is Era.LEGACY
-    return RANKS.get(bytes(params.get("level", b"")), 0) >= RANKS.get(bytes(asked), 0)
+    return call.caller.era is Era.LEGACY if asked is None else reaches(asked, params)
+
+
+def reaches(level: Raw, params: dict[str, Raw]) -> bool:
+    """Whether a log line is of that level or above it."""
+    return RANKS.get(bytes(params.get("level", b"")), 0) >= RANKS.get(bytes(level), 0)

@@ -26,15 +26,18 @@ from penstock.protocol.errors import URL_ELICITATION_REQUIRED
 from penstock.protocol.event_stream import encode_event
 from penstock.protocol.input_required import INPUT_REQUIRED, asks_for_input
 from penstock.protocol.messages import Fault
-from penstock.protocol.meta import PROGRESS_TOKEN
+from penstock.protocol.meta import LOG_LEVEL, PROGRESS_TOKEN
 from penstock.protocol.results import classify
 from penstock.protocol.versions import Era
 from penstock.telemetry.server_timing import server_timing
 from penstock.upstreams.interface import Answer, Call, Caller, Cancellable, Failure, Result
+from penstock.upstreams.log_levels import reaches
 from penstock.upstreams.questions import Question
 
 _log = logging.getLogger(__name__)
 _PROGRESS: Final = "notifications/progress"
+_MESSAGE: Final = "notifications/message"
+_OF_NOTIFICATIONS: Final = frozenset({PROGRESS_TOKEN, LOG_LEVEL})
 Outcome = Answer | ServerError | None
 """None: cancelled."""
 
@@ -88,9 +91,8 @@ class RunningCall:
         "_exchange",
         "_facts",
         "_form",
-        "_is_resumed",
-        "_progress_token",
         "_request_id",
+        "_retry_meta",
         "_route",
         "_session",
         "_stream",
@@ -118,9 +120,8 @@ class RunningCall:
         self._dialogue: Dialogue | None = None
         self._earlier_seconds = 0.0
         """How long the client waited, and was waited for, before the call was last sent again."""
-        self._is_resumed = False
-        self._progress_token: msgspec.Raw | None = None
-        """Of the request that resumed the call."""
+        self._retry_meta: dict[str, msgspec.Raw] | None = None
+        """Which notifications the request wants that resumed the call; None while none has."""
 
     def __repr__(self) -> str:
         state = " parked" if self._exchange is None else " streaming" if self._stream is not None else ""
@@ -182,11 +183,11 @@ class RunningCall:
 
         A client that does not take event streams gets none, nor does one that is not there.
         """
-        if self._is_resumed and method == _PROGRESS:
-            token = self._progress_token
-            if token is None:
+        if self._retry_meta is not None:
+            wanted = _for_retry(self._retry_meta, method, params)
+            if wanted is None:
                 return
-            params = params | {PROGRESS_TOKEN: token}
+            params = wanted
         self.say(encode_event(encode_notification(method, params)), droppable=method == _PROGRESS)
 
     def say(self, event: bytes, *, droppable: bool = False) -> bool:
@@ -217,11 +218,11 @@ class RunningCall:
             exchange.respond(200, body)
 
     def resume(
-        self, exchange: Exchange, request_id: bytes, facts: HeadFacts, progress_token: msgspec.Raw | None
+        self, exchange: Exchange, request_id: bytes, facts: HeadFacts, meta: dict[str, msgspec.Raw] | None
     ) -> None:
         """The client is back, with another request."""
         self._exchange, self._request_id, self._facts = exchange, request_id, facts
-        self._is_resumed, self._progress_token = True, progress_token
+        self._retry_meta = {key: meta[key].copy() for key in _OF_NOTIFICATIONS & meta.keys()} if meta else {}
         exchange.on_disconnect = self.cancel
 
     def hold(self, call: Call) -> None:
@@ -341,6 +342,12 @@ class RunningCall:
             watch.leave(call)
         call.task = None
 
+    def lost(self) -> None:
+        """The call's task has failed by a fault of ours, which its first exchange logs: one that resumed it must not wait."""
+        exchange = self._exchange
+        if self._retry_meta is not None and exchange is not None:
+            exchange.failed(None)
+
     def _end_cancelled(self) -> None:
         """Nobody wants the answer. A legacy client that cancelled gets a stream that carries nothing more.
 
@@ -380,6 +387,19 @@ def result_body(request_id: bytes, json: bytes | memoryview) -> Body:
     if len(json) < LARGE_BYTES:
         return encode_result(request_id, bytes(json))
     return encode_large_result(request_id, json)
+
+
+def _for_retry(
+    meta: dict[str, msgspec.Raw], method: str, params: dict[str, msgspec.Raw]
+) -> dict[str, msgspec.Raw] | None:
+    """A notification as the request wants it that took the call up; None: not at all."""
+    if method == _PROGRESS:
+        token = meta.get(PROGRESS_TOKEN)
+        return None if token is None else params | {PROGRESS_TOKEN: token}
+    if method == _MESSAGE:
+        level = meta.get(LOG_LEVEL)
+        return None if level is None or not reaches(level, params) else params
+    return params
 
 
 def _needs_client(outcome: Outcome) -> bool:
