@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from penstock.gateway.edges.modern_dialogue import GATHER_SECONDS
 from penstock.protocol.versions import Era
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, Refused, ToolFailed
 from tests.unit.gateway.asking import (
@@ -15,6 +16,7 @@ from tests.unit.gateway.asking import (
     ROOTS,
     SAID,
     TALK,
+    LegacyClient,
     ModernClient,
     text_of,
     with_server,
@@ -449,3 +451,35 @@ async def test_nobody_is_asked_in_the_course_of_a_list(empty: Running) -> None:
     lists = [call for call in upstream.calls if call.method != "tools/call"]
     assert lists
     assert [call.ask for call in lists] == [None] * len(lists)
+
+
+async def test_a_question_withdrawn_before_it_went_out_is_never_asked(empty: Running) -> None:
+    """Questions are gathered for a moment: within it the server may change its mind."""
+
+    async def tool(_arguments: dict[str, Any], context: CallContext) -> Any:
+        asking = asyncio.ensure_future(context.ask("elicitation/create", FORM))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.sleep(2 * GATHER_SECONDS)
+        return "done"
+
+    await with_tool(empty, tool)
+    assert text_of(await ModernClient(empty).call()) == "done"
+    assert len(empty.gateway.parking) == 0
+
+
+@pytest.mark.parametrize("era", Era, ids=lambda era: f"{era.value}_client")
+async def test_a_question_that_comes_when_its_call_has_ended_is_answered_so(empty: Running, era: Era) -> None:
+    async def tool(_arguments: dict[str, Any], context: CallContext) -> Any:
+        late.append(context)
+        return "done"
+
+    late: list[CallContext] = []
+    await with_tool(empty, tool)
+    if era is Era.MODERN:
+        await ModernClient(empty).call()
+    else:
+        await (await LegacyClient.open(empty)).call().answer()
+    with pytest.raises(Refused, match="has ended"):
+        await asyncio.wait_for(late[0].ask("elicitation/create", FORM), 5)
+    assert len(empty.gateway.parking) == 0
