@@ -389,3 +389,10 @@ async def test_what_a_modern_server_cannot_ask_is_its_fault(empty: Running, resu
     await with_tool(empty, tool, Era.MODERN)
     answer = await ModernClient(empty).call()
     assert (answer["status"], answer["error"]["data"]["reason"]) == (502, "bad_answer")
+
+
+async def test_a_call_may_be_asked_about_in_one_era_and_answered_in_the_other(empty: Running) -> None:
+    """So it is when its server was replaced meanwhile and the call had to be sent again."""
+    await with_tool(empty, asks_a_form, Era.MODERN)
+    client = ModernClient(empty)
+    assert "Ann" in text_of(await client.resume(await client.call(), ANSWER))
