@@ -4,11 +4,11 @@ Knows: every room. Does not know: how settings were written down or typed; it is
 """
 
 import asyncio
-import hashlib
 import logging
 import signal
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -52,6 +52,9 @@ _TAKEN_LIMITS: Final = ("call_idle", "call_total", "list", "drain")
 HURRY_SECONDS: Final = 0.3
 """What servers are given to be let go of, twice, after a second signal."""
 
+Inside = Callable[[Callable[[], Awaitable[socket.socket]], asyncio.Event], Awaitable[None]]
+"""Takes a way to connect, and what is set when it is time to end."""
+
 
 class ReadyReport(msgspec.Struct, frozen=True):
     """What a started gateway has to show."""
@@ -74,6 +77,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     on_ready: Callable[[ReadyReport], None] = lambda _report: None
     """Told once when the servers have been listed, or had `ready_seconds` to be."""
     ready_seconds: float = 5.0
+    inside: Inside | None = None
+    """Instead of listening anywhere: runs beside the gateway, which ends with it."""
     watch_seconds: float = 1.0
     """How often the configuration file is looked at."""
 
@@ -109,6 +114,9 @@ class _Process:
         try:
             await gateway.apply(self._plans(self._settings, factory), views_of(self._settings))
             worker = Worker(gateway.context, admittance_of(self._settings))
+            if self._options.inside is not None:
+                await self._run_inside(self._options.inside, gateway, worker, factory)
+                return 0
             admin = self._admin(gateway, worker, factory)
             data_servers = await self._listen(worker, self._settings.listen.data, tls=self._tls())
             admin_servers = await self._listen(admin, self._settings.listen.admin, tls=None)
@@ -121,12 +129,23 @@ class _Process:
             await self._stop.wait()
             for task in background:
                 task.cancel()
-            await self._drain(worker, data_servers)
+            await self._drain(gateway, worker, data_servers)
         finally:
             for server in self._servers:
                 server.close()
             await self._let_go(gateway, factory)
         return 0
+
+    async def _run_inside(self, inside: Inside, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> None:
+        """Serve one client in this process, on no address."""
+        server = HttpServer.start_private(worker, limits=server_limits(self._settings.limits), clock=self._clock)
+        self._servers.append(server)
+        self._hook_signals(gateway, worker, factory)
+        watching = asyncio.create_task(self._watch_file(gateway, worker, factory))
+        try:
+            await inside(server.join, self._stop)
+        finally:
+            watching.cancel()
 
     def _gateway(self) -> Gateway:
         state = self._options.state_dir
@@ -300,8 +319,9 @@ class _Process:
         if not closing.cancelled():
             closing.result()
 
-    async def _drain(self, worker: Worker, servers: list[HttpServer]) -> None:
+    async def _drain(self, gateway: Gateway, worker: Worker, servers: list[HttpServer]) -> None:
         worker.is_draining = True
+        gateway.listeners.end_all()  # they would be waited for
         seconds = self._settings.limits.drain
         _log.info("stopping: calls under way have %g s to end", seconds)
         ended = await asyncio.gather(*(server.drain(seconds) for server in servers))
@@ -344,6 +364,7 @@ class UpstreamFactory:
             protocol=config.protocol,
             instances=_instances(config.instances),
             session_idle_seconds=self._limits.session_idle,
+            turn_seconds=self._limits.wait,
             line_bytes=self._limits.event_bytes,
         )
         return StdioUpstream(config.name, settings, guard=self._guard, clock=self._clock)
@@ -386,7 +407,7 @@ def host_settings(config: ServerConfig, limits: LimitsSettings) -> HostSettings:
         name=config.name,
         transport="stdio" if config.command is not None else "http",
         target=config.target,
-        fingerprint=_fingerprint(config),
+        fingerprint=config.fingerprint,
         deadline=DeadlineSettings(config.timeout or limits.call_idle, limits.call_total),
         forward_headers=tuple(name.lower().encode() for name in config.forward_headers),
         list_seconds=limits.list,
@@ -459,18 +480,6 @@ def _instances(value: str | int) -> int | Literal["shared", "per_session"]:
     if isinstance(value, int):
         return value
     return "per_session" if value == "per_session" else "shared"
-
-
-def _fingerprint(config: ServerConfig) -> str:
-    """Changes with anything about the server, secrets included, and shows none of it."""
-    facts = [
-        reveal(config.url or ""),
-        [reveal(part) for part in config.command or ()],
-        {name: secret.reveal() for name, secret in config.headers.items()},
-        {name: secret.reveal() for name, secret in config.env.items()},
-        [config.cwd, config.protocol, config.sessions, config.instances, config.ca_file, config.client_cert],
-    ]
-    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
 
 def _stamp(file: str | None) -> tuple[int, int] | None:

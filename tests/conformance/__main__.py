@@ -1,4 +1,4 @@
-"""Print the conformance table: `python -m tests.conformance [--direct] [--problems] [FOLDER]`.
+"""Print the conformance table: `python -m tests.conformance [--direct] [--only SUBSTRING]… [--problems] [FOLDER]`.
 
 Exit code 1 when a scenario fails that is not expected to, or passes that is.
 """
@@ -6,32 +6,48 @@ Exit code 1 when a scenario fails that is not expected to, or passes that is.
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.conformance.cells import DIRECT, THROUGH, run_cells, table
+from tests.conformance.cells import DIRECT, THROUGH, Cell, CellResult, run_cells, table
 
 
 def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance")
     parser.add_argument("--direct", action="store_true", help="only the fixtures, with no gateway between")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="SUBSTRING", help="only cells whose name holds it; repeatable"
+    )
     parser.add_argument("--problems", action="store_true", help="also say why each scenario that waits does not pass")
     parser.add_argument("folder", nargs="?", type=Path, help="where logs and results stay")
     options = parser.parse_args()
+    cells = _chosen(options.only, DIRECT if options.direct else (*DIRECT, *THROUGH))
+    if not cells:
+        names = "\n  ".join(map(str, (*DIRECT, *THROUGH)))
+        parser.error(f"no cell's name holds {' or '.join(options.only)}; there are:\n  {names}")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="penstock-conformance-"))
     results = []
-    for result in run_cells(DIRECT if options.direct else (*DIRECT, *THROUGH), folder.resolve()):
+    for result in run_cells(cells, folder.resolve()):
         results.append(result)
         print(f"{result.cell}: {result.passed}/{len(result.required)}", file=sys.stderr)
     print(table(results))
+    _print_surprises(results, options.problems)
+    print(f"logs: {folder}")
+    return int(any(result.surprises() for result in results))
+
+
+def _chosen(substrings: Sequence[str], cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if not substrings or any(part in str(cell) for part in substrings)]
+
+
+def _print_surprises(results: Sequence[CellResult], problems: bool) -> None:
     for result in results:
         for line in result.surprises():
             print(f"{result.cell}: {line}")
-        for name, reason in result.waiting.items() if options.problems else ():
+        for name, reason in result.expected.waiting.items() if problems else ():
             outcome = {**result.required, **result.unscored}.get(name)
             print(f"{result.cell}: {name} waits ({reason}): {'; '.join(outcome.problems) if outcome else 'unknown'}")
-    print(f"logs: {folder}")
-    return int(any(result.surprises() for result in results))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,24 @@
-"""Run the official conformance suite against a URL, and read what it found.
+"""Run the official conformance suite against a URL, or around a client, and read what it found.
 
 Knows: the suite's command line and its results folder. Does not know: gateways, or what is expected of a server.
 """
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from tests.peers.environments import conformance_command, plain_environment
+from tests.peers.environments import conformance_command, gateway_environment, plain_environment
 from tests.peers.processes import ProcessFailed, make_home, run
 
 SCENARIO_MS = 8_000
+CLIENT_MS = 30_000
 SUITE_SECONDS = 90.0
+_CLIENT_FAILED = re.compile(r"Client (exited with code \d+|timed out after \d+ms)")
+_LISTED = re.compile(r" +- (?P<name>\S+)(?: \[(?P<side>client|server)\])?$")
+_SECTIONS = ("Server scenarios", "Client scenarios", "Run and reported")
 _STAMP = re.compile(r"-\d{4}-\d{2}-\d{2}T[\d-]+Z$")
 
 
@@ -29,34 +34,62 @@ class Outcome(NamedTuple):
     """Checks that did not apply, because the server declares no such thing."""
 
 
+class Scenarios(NamedTuple):
+    """What the suite runs at a revision, in its own order."""
+
+    required: tuple[str, ...]
+    unscored: tuple[str, ...]
+    """Run too, without being counted: extensions, and what was added later."""
+
+
 @cache
-def required_scenarios(revision: str) -> tuple[str, ...]:
-    """Names of the server scenarios that a revision requires, in the suite's order."""
+def scenarios(revision: str, side: Literal["client", "server"]) -> Scenarios:
+    """Ask the suite which scenarios it has for servers, or for clients, of a revision."""
     command = [*conformance_command(), "list", "--requirements", revision]
     code, out, err = run(command, plain_environment(Path("/nonexistent")), seconds=20)
-    names: list[str] = []
-    in_section = False
+    required: list[str] = []
+    unscored: list[str] = []
+    section = ""
     for line in out.splitlines():
-        if line.startswith("  - ") and in_section:
-            names.append(line.removeprefix("  - ").strip())
-        elif line.strip():
-            in_section = line.startswith("Server scenarios")
-    if code or not names:
+        if (match := _LISTED.match(line)) and section == f"{side.title()} scenarios":
+            required.append(match["name"])
+        elif match and section == "Run and reported" and match["side"] == side:
+            unscored.append(match["name"])
+        elif line and not line.startswith(" "):
+            section = next((name for name in _SECTIONS if line.startswith(name)), "")
+    if code or not required:
         raise ProcessFailed(f"the conformance suite lists nothing for {revision}: exit {code}\n{err}")
-    return tuple(names)
+    return Scenarios(tuple(required), tuple(unscored))
 
 
 def run_suite(url: str, revision: str, folder: Path) -> dict[str, Outcome]:
     """Run every server scenario of a revision, also those that do not count."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [*conformance_command(), "server", "--url", url, "--requirements", revision]
-    command += ["--timeout", str(SCENARIO_MS), "--output-dir", str(folder)]
-    _, out, err = run(command, plain_environment(make_home(folder.parent)), seconds=SUITE_SECONDS)
-    (folder / "log.txt").write_text(f"{out}\n{err}", "utf-8")
+    words = ["server", "--url", url, "--requirements", revision, "--timeout", str(SCENARIO_MS)]
+    _run(words, plain_environment(make_home(folder.parent)), folder)
     return {
         _STAMP.sub("", path.parent.name).removeprefix("server-"): _judge(path)
         for path in sorted(folder.glob("server-*/checks.json"))
     }
+
+
+def run_client(command: Sequence[str], scenario: str, revision: str, folder: Path) -> Outcome:
+    """Run one client scenario: the suite serves, and starts `command` with the URL as one word more."""
+    if any(" " in word for word in command):
+        raise ValueError(f"the suite splits commands at spaces, so no word may hold one: {command}")
+    words = ["client", "--command", " ".join(command), "--scenario", scenario, "--spec-version", revision]
+    said = _run([*words, "--timeout", str(CLIENT_MS)], gateway_environment(make_home(folder)), folder)
+    outcome = next((_judge(path) for path in folder.glob("*/checks.json")), None) or Outcome(False, ("no result",))
+    if match := _CLIENT_FAILED.search(said):
+        return outcome._replace(passed=False, problems=(*outcome.problems, match.group()))
+    return outcome
+
+
+def _run(words: Sequence[str], environment: Mapping[str, str], folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [*conformance_command(), *words, "--output-dir", str(folder)]
+    _, out, err = run(command, environment, seconds=SUITE_SECONDS)
+    (folder / "log.txt").write_text(f"{out}\n{err}", "utf-8")
+    return err
 
 
 def _judge(path: Path) -> Outcome:

@@ -83,6 +83,12 @@ class Child:
             raise ProcessFailed(f"{self.name} {state} within {seconds} s\n{self.stderr_tail()}")
         return line
 
+    def write_line(self, line: str) -> None:
+        """Write to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
     def stderr_tail(self, count: int = 4000) -> str:
         """The end of what it wrote to stderr."""
         size = os.fstat(self._stderr.fileno()).st_size

@@ -7,6 +7,8 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +24,7 @@ from penstock.cli.list import server_lines
 from penstock.cli.logging import set_up_logging
 from penstock.cli.output import note, say
 from penstock.cli.runtime import Running, remove_runtime, running_gateways, state_dir, write_runtime
-from penstock.config.load import Flags, load, mode_warnings, read_source
+from penstock.config.load import Flags, find_file, load, mode_warnings, read_source
 from penstock.config.settings import Settings
 from penstock.errors import ConfigError, PenstockError
 
@@ -139,7 +141,7 @@ class Greeter:
         if servers:
             blocks.append(["Try it, in another terminal:", "  " + await self._example(running, servers)])
         blocks += [
-            snippets(url),
+            snippets(url, None if self._config.absolute() == _found_from_anywhere() else self._config),
             [
                 "Add servers of yours; the running gateway takes them up:",
                 f"  {command('add', 'time')} -- uvx mcp-server-time",
@@ -172,11 +174,12 @@ def command(*words: str) -> str:
     return " ".join([os.environ.get("PENSTOCK_COMMAND") or "penstock", *map(shlex.quote, words)])
 
 
-def snippets(url: str) -> list[str]:
-    """How clients are connected."""
+def snippets(url: str, config: Path | None = None) -> list[str]:
+    """How clients are connected; `config` is the file the gateway serves, None when it is the one found without being named."""
     cursor = json.dumps({"mcpServers": {"penstock": {"url": url}}})
     code = json.dumps({"name": "penstock", "type": "http", "url": url})
-    desktop = json.dumps({"mcpServers": {"penstock": {"command": "npx", "args": ["-y", "mcp-remote", url]}}})
+    program, arguments = own_path(), ["stdio", *(() if config is None else ("--config", str(config.absolute())))]
+    desktop = json.dumps({"mcpServers": {"penstock": {"command": program, "args": arguments}}})
     return [
         "Connect a client:",
         "  Claude Code",
@@ -185,9 +188,23 @@ def snippets(url: str) -> list[str]:
         f"    {cursor}",
         "  VS Code",
         f"    code --add-mcp {shlex.quote(code)}",
-        "  Claude Desktop (claude_desktop_config.json; stdio, through the npm package mcp-remote)",
+        "  Claude Desktop, and others that speak stdio only (claude_desktop_config.json)",
         f"    {desktop}",
     ]
+
+
+def own_path() -> str:
+    """This program by its full path: clients start it from elsewhere, and with another PATH."""
+    started = Path(os.environ.get("PENSTOCK_COMMAND") or sys.argv[0])
+    if started.name == "penstock" and started.is_file():
+        return str(started.absolute())
+    return shutil.which("penstock") or "penstock"
+
+
+def _found_from_anywhere() -> Path:
+    """The configuration that is used where none is named, and none lies in the folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "PENSTOCK_CONFIG"}
+    return find_file(None, environment, Path("/"))[0]
 
 
 def reachable(url: str) -> str:

@@ -9,10 +9,12 @@ from typing import Any, Final, Protocol
 
 from penstock.clock import Clock
 from penstock.gateway.hosting import Catalogue
+from penstock.gateway.listeners import Listeners
 from penstock.gateway.parking import Parking
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.sessions import Sessions
 from penstock.gateway.snapshot import Snapshot
+from penstock.gateway.subscriptions import Subscriptions
 from penstock.gateway.view import View
 
 
@@ -37,6 +39,8 @@ class GatewayContext:
         sessions: Sessions,
         request_states: RequestStates,
         parking: Parking,
+        listeners: Listeners,
+        subscriptions: Subscriptions,
         clock: Clock,
         keeper: Housekeeping,
     ) -> None:
@@ -45,6 +49,8 @@ class GatewayContext:
         self.sessions: Final = sessions
         self.request_states: Final = request_states
         self.parking: Final = parking
+        self.listeners: Final = listeners
+        self.subscriptions: Final = subscriptions
         self.clock: Final = clock
         self.in_background: Final = keeper.in_background
         self._settle = keeper.settle

@@ -14,13 +14,16 @@ import msgspec
 
 from penstock.clock import Clock
 from penstock.gateway.context import GatewayContext
-from penstock.gateway.hosting import Catalogue, HostedServer, HostSettings
+from penstock.gateway.hosting import Catalogue, HostedServer, HostSettings, News
 from penstock.gateway.known_lists import KnownLists
+from penstock.gateway.listeners import Listeners
 from penstock.gateway.parking import Parking
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.route import RouteMaker
-from penstock.gateway.sessions import Sessions
+from penstock.gateway.session_sink import SessionSink
+from penstock.gateway.sessions import ClientSession, Sessions
 from penstock.gateway.snapshot import SnapshotBuilder, ViewSettings
+from penstock.gateway.subscriptions import Subscriptions
 from penstock.identity.seal import Sealer
 from penstock.policies.deadline import DeadlineSweep
 from penstock.policies.interface import Policy
@@ -66,17 +69,21 @@ class Gateway:
         self._dirty = False
         self._background: set[asyncio.Task[None]] = set()
         self.cells: Final = cells
-        self.catalogue: Final = Catalogue(clock, known, self._mark_dirty)
-        sessions = Sessions(sealer, clock, settings.sessions)
+        self.catalogue: Final = Catalogue(clock, known, on_change=self._mark_dirty, on_news=self._tell)
+        self.listeners: Final = Listeners(clock, self.in_background)
+        self._subscriptions = Subscriptions(self.listeners, self.in_background)
         self.parking: Final = Parking(
             clock, self.in_background, limit=settings.parked_calls, seconds=settings.parked_seconds
         )
+        sessions = Sessions(sealer, clock, settings.sessions, on_known=self._welcome, on_end=self._release)
         self.context: Final = GatewayContext(
             self._builder.build({}, ()),
             self.catalogue,
             sessions=sessions,
             request_states=RequestStates(sealer, clock),
             parking=self.parking,
+            listeners=self.listeners,
+            subscriptions=self._subscriptions,
             clock=clock,
             keeper=self,
         )
@@ -123,6 +130,7 @@ class Gateway:
         self._maker.forget({name for name, server in before.items() if servers.get(name) is not server})
         self.catalogue.replace(servers)
         self._rebuild()
+        self._subscriptions.renew(servers.values())
         for server in gone:
             self.in_background(self._close_when_idle(server))
         return changes
@@ -175,7 +183,35 @@ class Gateway:
 
     def _rebuild(self) -> None:
         self._dirty = False
-        self.context.snapshot = self._builder.build(self._servers, self._views)
+        before = self.context.snapshot
+        after = self.context.snapshot = self._builder.build(self._servers, self._views)
+        for path, view in after.endpoints.items():
+            earlier = before.endpoints.get(path)
+            if earlier is not None:
+                for capability in earlier.changed_lists(view):
+                    self.listeners.list_changed(view.name, capability)
+        for path in before.endpoints.keys() - after.endpoints.keys():
+            self.listeners.end_all(before.endpoints[path].name)
+
+    def _tell(self, host: HostedServer, news: News) -> None:
+        """A server has said that something has changed."""
+        if news.uri:
+            self.listeners.updated(host.name, news.uri)
+            return
+        self.settle()
+        for view in self.context.snapshot.endpoints.values():
+            if any(server.name == host.name for server in view.servers):
+                self.listeners.list_changed(view.name, news.capability)
+
+    def _welcome(self, session: ClientSession) -> None:
+        """A client session is there: servers may reach it beside its calls."""
+        session.caller.sink = SessionSink(session, self.parking)
+
+    def _release(self, session: ClientSession) -> None:
+        """A client session has ended, or is forgotten."""
+        if session.listener is not None:
+            self._subscriptions.release(session.listener)
+            session.listener.end()
 
     async def _forget_when_idle(self, server: HostedServer) -> None:
         """Go on watching the time of its last calls."""

@@ -8,15 +8,17 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol, runtime_checkable
+from functools import partial
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
 from penstock.clock import Clock
 from penstock.errors import NeedsAuthorization, PenstockError, ServerError, ServerTimedOut
 from penstock.gateway.known_lists import KnownLists
-from penstock.gateway.listing import TOOLS, Listing, fetch_listing, input_schema_of
+from penstock.gateway.listing import TOOLS, Listing, capabilities_of, fetch_listing, input_schema_of
 from penstock.policies.deadline import Deadline, DeadlineSettings
+from penstock.protocol.subscriptions import CAPABILITY_OF, UPDATED, uri_of
 from penstock.upstreams.interface import Upstream
 
 _log = logging.getLogger(__name__)
@@ -91,6 +93,15 @@ class HostedServer:
         return self.listing is None and not self.first_attempt.is_set() and now < self.wait_until
 
 
+class News(NamedTuple):
+    """What a server has said: exactly one of the two is set."""
+
+    capability: str = ""
+    """Whose list has changed."""
+    uri: str = ""
+    """Of a resource that was updated."""
+
+
 class Catalogue:
     """Keeps the listings of all hosted servers good enough, behind the calls."""
 
@@ -98,14 +109,33 @@ class Catalogue:
     """A list request never triggers a refresh of a listing younger than this, whatever its server says."""
     RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
     TICK_SECONDS: Final = 0.5
+    SETTLE_SECONDS: Final = 0.05
+    """A server that says its lists have changed often says so several times."""
+    AGAIN_SECONDS: Final = 1.0
+    """Between listings of a server that does not stop saying so."""
     FIRST_LISTING_SECONDS: Final = 120.0
     """A package runner may have to download a server first."""
 
-    def __init__(self, clock: Clock, known: KnownLists, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        known: KnownLists,
+        *,
+        on_change: Callable[[], None],
+        on_news: Callable[[HostedServer, News], None],
+    ) -> None:
+        """
+        Args:
+            on_change: some listing is another one than before.
+            on_news: a server has said something its listeners want to hear; of changed lists once the new ones are there.
+        """
         self._clock = clock
         self._known = known
         self._on_change = on_change
+        self._on_news = on_news
         self._hosts: dict[str, HostedServer] = {}
+        self._changed: dict[str, set[str]] = {}
+        """Capabilities whose lists a server has said to have changed, while it is being listed again for that."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._retries: asyncio.Task[None] | None = None
 
@@ -138,6 +168,43 @@ class Catalogue:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return host.refreshing
+
+    def heard(self, name: str, method: str, params: dict[str, msgspec.Raw]) -> None:
+        """A server says that something has changed."""
+        host = self._hosts.get(name)
+        if host is None:
+            return
+        capability = CAPABILITY_OF.get(method)
+        if capability is None:
+            uri = uri_of(params) if method == UPDATED else None
+            if uri is not None:
+                self._on_news(host, News(uri=uri))
+            return
+        changed = self._changed.get(name)
+        if changed is not None:
+            changed.add(capability)
+            return
+        self._changed[name] = {capability}
+        task = asyncio.create_task(self._list_again(host), name=f"list {name} again")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _list_again(self, host: HostedServer) -> None:
+        """Lists have changed: fetch them, then tell; what changes meanwhile is fetched once more, but not without a pause."""
+        changed: set[str] = set()
+        try:
+            await self._clock.sleep(self.SETTLE_SECONDS)
+            while self._changed[host.name]:
+                changed, self._changed[host.name] = self._changed[host.name], set()
+                if host.refreshing is not None:
+                    await asyncio.wait((host.refreshing,))  # it may have begun before the change
+                await asyncio.wait((self.refresh(host),), timeout=host.settings.list_seconds)
+                for capability in sorted(changed):
+                    self._on_news(host, News(capability=capability))
+                if self._changed[host.name]:
+                    await self._clock.sleep(self.AGAIN_SECONDS)
+        finally:
+            del self._changed[host.name]
 
     def refresh_if_aged(self, hosts: Iterable[HostedServer]) -> None:
         """Called by each list request: refresh behind it what is no longer fresh."""
@@ -206,6 +273,8 @@ class Catalogue:
     def _note_listing(self, host: HostedServer, listing: Listing) -> bool:
         """Take a listing over; returns whether it differs from the one before."""
         listing = _without_unusable_tools(host, listing)
+        if _tells_of_changes(listing):
+            host.upstream.hear(partial(self.heard, host.name))
         before, recovered = host.listing, host.failure is not None
         first = host.is_stale or before is None
         host.failure, host.attempts_failed, host.is_stale = None, 0, False
@@ -238,6 +307,14 @@ class LearnsTools(Protocol):
     def learn_tools(self, tools: list[tuple[str, msgspec.Raw]]) -> dict[str, str]:
         """Take (name, inputSchema) pairs; returns the tools that must be left out, each with the reason."""
         ...
+
+
+def _tells_of_changes(listing: Listing) -> bool:
+    """Whether the server says that it will say so when something changes."""
+    for raw in capabilities_of(listing.description).values():
+        if b'"listChanged"' in bytes(raw) or b'"subscribe"' in bytes(raw):
+            return True
+    return False
 
 
 def _without_unusable_tools(host: HostedServer, listing: Listing) -> Listing:

@@ -11,14 +11,11 @@ from typing import Final
 import msgspec
 
 from penstock.errors import ServerError, ServerMisbehaved
-from penstock.protocol.versions import LATEST_MODERN, Era
-from penstock.upstreams.interface import Call, Caller, Description, Failure, Upstream
+from penstock.protocol.versions import Era
+from penstock.upstreams.interface import PENSTOCK, Call, Description, Failure, Upstream
 
 MAX_PAGES: Final = 100
 MAX_ITEMS: Final = 10_000
-
-PENSTOCK: Final = Caller(Era.MODERN, LATEST_MODERN, None, b"{}", b'{"name":"penstock","version":"0.1.0"}')
-"""Who asks when the gateway asks for itself."""
 
 
 class ListKind(msgspec.Struct, frozen=True):

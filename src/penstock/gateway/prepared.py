@@ -46,6 +46,8 @@ class PreparedList:
         ]
         self._legacy: dict[tuple[str, int], bytes] = {}
         self.count: Final = len(items)
+        self.fingerprint: Final = hash(tuple(items))
+        """Differs when clients would see another list, for as long as the process lives."""
 
     def __repr__(self) -> str:
         return f"<PreparedList {self._view or 'all'} {self._kind.method} {self.count} items>"

@@ -7,6 +7,7 @@ can be cancelled) and the mark of a deleted session; losing those costs only the
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from penstock.clock import Clock
 from penstock.errors import SealError
 from penstock.gateway.client_questions import ClientQuestions
+from penstock.gateway.listeners import Listener
 from penstock.identity.seal import Sealer
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Caller, Cancellable
@@ -41,7 +43,7 @@ _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
 class ClientSession:
     """One legacy client's conversation."""
 
-    __slots__ = ("caller", "expires", "in_flight", "key", "log_level", "questions", "view")
+    __slots__ = ("caller", "expires", "in_flight", "key", "listener", "log_level", "questions", "view")
 
     def __init__(self, key: str, view: str, caller: Caller, expires: float) -> None:
         self.key: Final = key
@@ -51,6 +53,8 @@ class ClientSession:
         self.expires: Final = expires
         """Seconds since 1970."""
         self.log_level: msgspec.Raw | None = None
+        self.listener: Listener | None = None
+        """What the client wants to hear of; None until it opened a stream or subscribed to something."""
         self.questions: ClientQuestions | None = None
         """What the client has been asked; None until it was asked something."""
         self.in_flight: dict[Cancellable, bytes] = {}
@@ -68,10 +72,25 @@ class ClientSession:
 class Sessions:
     """Opens, finds and ends sessions. Both maps hold at most `limit` entries, oldest out first."""
 
-    def __init__(self, sealer: Sealer, clock: Clock, limit: int) -> None:
+    def __init__(
+        self,
+        sealer: Sealer,
+        clock: Clock,
+        limit: int,
+        *,
+        on_known: Callable[[ClientSession], None] = lambda _: None,
+        on_end: Callable[[ClientSession], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            on_known: told of each session that is opened, or found by its id for the first time.
+            on_end: told of each that has ended or is forgotten.
+        """
         self._sealer = sealer
         self._clock = clock
         self._limit = limit
+        self._on_known = on_known
+        self._on_end = on_end
         self._known: OrderedDict[bytes, ClientSession] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
 
@@ -114,10 +133,12 @@ class Sessions:
             self._ended.popitem(last=False)
         for task in list(session.in_flight):
             task.cancel()
+        self._on_end(session)
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
         caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)
         session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS)
+        self._on_known(session)
         self._known[token] = session
         if len(self._known) > self._limit:
             self._forget_one()
@@ -128,8 +149,9 @@ class Sessions:
         for token, session in self._known.items():
             if not session.in_flight:
                 del self._known[token]
+                self._on_end(session)
                 return
-        self._known.popitem(last=False)
+        self._on_end(self._known.popitem(last=False)[1])
 
 
 def _bounded_capabilities(raw: bytes) -> bytes:

@@ -29,15 +29,15 @@ from penstock.identity.seal import Sealer
 from penstock.protocol.names import prefixed_name
 from penstock.protocol.param_headers import ANNOTATION as PARAM_ANNOTATION
 from penstock.protocol.param_headers import Invalid, ParamHeader, param_header_rules
+from penstock.protocol.subscriptions import LIST_CHANGED
 from penstock.protocol.versions import Era
 
 ANNOTATION: Final = PARAM_ANNOTATION.encode()
 CALL_METHOD: Final = {TOOLS.method: "tools/call", PROMPTS.method: "prompts/get", RESOURCES.method: "resources/read"}
+_NO_LISTING_YET: Final = b'{"tools":{"listChanged":true}}'
 _CARRIED: Final = ("tools", "prompts", "resources", "completions", "logging")
 """Capabilities the gateway carries between all eras."""
 _OWN_VIEW_ONLY: Final = ("experimental", "extensions")
-_NOT_CARRIED: Final = ("listChanged", "subscribe")
-"""Sub-capabilities that need a stream beside the calls."""
 _NOT_CARRIED_EXTENSIONS: Final = ("io.modelcontextprotocol/tasks",)
 
 
@@ -135,7 +135,7 @@ class SnapshotBuilder:
 
     def _own_identity(self, server: HostedServer) -> Identity:
         if server.listing is None:
-            return Identity(self._server_info, b'{"tools":{}}', "")
+            return Identity(self._server_info, _NO_LISTING_YET, "")
         said = server.listing.description
         capabilities = capabilities_of(said)
         kept = _carried(capabilities, _CARRIED + _OWN_VIEW_ONLY)
@@ -151,10 +151,12 @@ class SnapshotBuilder:
             if server.listing is None:
                 continue
             said = server.listing.description
-            union |= {name: {} for name in _carried(capabilities_of(said), _CARRIED)}
+            for name, value in _carried(capabilities_of(said), _CARRIED).items():
+                union[name] = union.get(name, {}) | _streamed(name, value)
             if said.instructions:
                 instructions.append(f"# {server.name}\n\n{said.instructions}")
-        return Identity(self._server_info, msgspec.json.encode(union or {"tools": {}}), "\n\n".join(instructions))
+        capabilities = msgspec.json.encode(union) if union else _NO_LISTING_YET
+        return Identity(self._server_info, capabilities, "\n\n".join(instructions))
 
 
 class _Shown(msgspec.Struct, frozen=True):
@@ -213,17 +215,24 @@ def _renamed(raw: msgspec.Raw, name: str) -> bytes:
 
 
 def _carried(capabilities: dict[str, msgspec.Raw], names: Sequence[str]) -> dict[str, Any]:
-    """The capabilities of those names, without what needs a stream we do not offer yet."""
+    """The capabilities of those names; of lists clients are told when they change, whether the server tells us or not."""
     kept: dict[str, Any] = {}
     for name in names:
         if name not in capabilities:
             continue
         value = msgspec.json.decode(capabilities[name])
         if isinstance(value, dict):
-            dropped = _NOT_CARRIED_EXTENSIONS if name == "extensions" else _NOT_CARRIED
-            value = {key: inner for key, inner in value.items() if key not in dropped}
+            value |= _streamed(name, value)
+            if name == "extensions":
+                value = {key: inner for key, inner in value.items() if key not in _NOT_CARRIED_EXTENSIONS}
         kept[name] = value
     return kept
+
+
+def _streamed(name: str, value: Any) -> dict[str, bool]:
+    """What is said on streams beside the calls."""
+    told = {"listChanged": True} if name in LIST_CHANGED else {}
+    return told | ({"subscribe": True} if isinstance(value, dict) and value.get("subscribe") is True else {})
 
 
 def _has_list(server: HostedServer, kind: ListKind) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.gateway.hosting import HostedServer
 from penstock.gateway.known_call import KnownCalls
+from penstock.gateway.listing import KINDS
 from penstock.gateway.prepared import PreparedList
 from penstock.gateway.route import Route, RouteMaker
 from penstock.protocol.uri_templates import matches
@@ -78,6 +79,14 @@ class View:
         if route is not None:
             return route
         return self._find_uri(method, name) if method == "resources/read" else self._find_unlisted(method, name)
+
+    def changed_lists(self, later: "View") -> set[str]:
+        """Capabilities whose lists differ in a later form of the view."""
+        return {
+            kind.capability
+            for kind in KINDS
+            if self.lists[kind.method].fingerprint != later.lists[kind.method].fingerprint
+        }
 
     def ttl_ms(self, method: str, wall: float) -> int:
         """For how long the view's list is fresh: as long as the first of its parts to grow old."""

@@ -63,10 +63,12 @@ class Worker:
                 self._take(exchange, view, message, facts)
         elif request.method == b"DELETE":
             self._legacy.end_session(exchange, view, facts)
+        elif request.method == b"GET":
+            self._legacy.open_stream(exchange, view, facts)
         elif request.method == b"OPTIONS":
             self.admittance.answer_preflight(exchange)
         else:
-            exchange.respond(405, b'{"error":"POST messages here"}', headers=b"allow: POST, DELETE, OPTIONS\r\n")
+            exchange.respond(405, b'{"error":"POST messages here"}', headers=b"allow: GET, POST, DELETE, OPTIONS\r\n")
 
     def _take(self, exchange: Exchange, view: View, message: Message | Fault, facts: HeadFacts) -> None:
         """All but requests that their headers show to be modern."""

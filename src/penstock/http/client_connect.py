@@ -44,6 +44,15 @@ async def connect(
         raise ConnectionLost(f"cannot connect to {origin}: {_why(error, seconds)}", unprocessed=True) from error
 
 
+async def connect_over(sock: socket.socket, origin: Origin, *, limits: ClientLimits) -> ClientConnection:
+    """A connection over a Unix socket that is connected already; `origin` is what it is called in messages."""
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.create_unix_connection(
+        lambda: cast("asyncio.Protocol", ClientConnection(origin, limits, loop)), sock=sock
+    )
+    return cast("ClientConnection", protocol)
+
+
 class _Opening:
     """One attempt to connect, over all addresses of the name."""
 

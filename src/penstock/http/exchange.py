@@ -108,6 +108,10 @@ class Exchange:
         task.add_done_callback(self._task_done)
         return task
 
+    def release(self) -> None:
+        """The task that was spawned ends without an answer, and somebody else will give it."""
+        self._task = None
+
     def answer_completed(self) -> None:
         """The connection says: the stream has its last event."""
         self._link = self.on_disconnect = None
@@ -122,9 +126,11 @@ class Exchange:
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._calls.call_ended(task)
-        self._task = None
+        was_mine = self._task is task
+        if was_mine:
+            self._task = None
         error = None if task.cancelled() else task.exception()
-        if error is not None or (self._link is not None and not self.outlives_task):
+        if error is not None or (was_mine and self._link is not None and not self.outlives_task):
             self.failed(error)
 
     def failed(self, error: BaseException | None) -> None:

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from penstock import __version__
 from penstock.clock import Clock, SystemClock
-from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, JsonObject, ToolFailed
+from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, ToolFailed
+from penstock.upstreams.in_memory_server import JsonObject
 
 _HARMLESS: Final = {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
 _HOUR_MS: Final = 3_600_000

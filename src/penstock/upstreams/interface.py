@@ -11,15 +11,31 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
+from penstock import __version__
 from penstock.errors import ServerError
 from penstock.protocol.client_capabilities import declared, read_askable
 from penstock.protocol.messages import ResultMarks
 from penstock.protocol.versions import LATEST_MODERN, Era
-from penstock.upstreams.questions import Ask
+from penstock.upstreams.questions import Ask, Question
 
 Raw = msgspec.Raw
 Notify = Callable[[str, "dict[str, msgspec.Raw]"], None]
 """Takes a notification's method and params, already carrying the caller's own progress token. Must not raise or block."""
+
+
+class Sink(Protocol):
+    """The stream of a legacy client beside its calls."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client listens."""
+        ...
+
+    def ask(self, question: Question) -> None:
+        """A server asks outside any call. Must not raise or block."""
+
+    def notify(self, method: str, params: "dict[str, msgspec.Raw]") -> None:
+        """A server logs outside any call. Must not raise or block."""
 
 
 class Caller:
@@ -40,6 +56,7 @@ class Caller:
         "revision",
         "session",
         "shared_key",
+        "sink",
     )
 
     def __init__(
@@ -65,6 +82,8 @@ class Caller:
         """What a server may ask while it works on a call of this client."""
         self.can_be_asked: Final = bool(self.askable) or era is Era.MODERN
         """Whether there is somebody to turn to: a modern client that declared nothing is told what its call would have needed."""
+        self.sink: Sink | None = None
+        """Takes what belongs to a legacy client's session and to none of its calls; None where there is no session."""
         self.modern_capabilities: Final = capabilities if era is Era.MODERN else declared(self.askable, LATEST_MODERN)
         """The same as a modern server is told, JSON object."""
         self.shared_key: Final = ("shared", f"{principal}\n{declared(self.askable, LATEST_MODERN).decode()}")
@@ -74,6 +93,14 @@ class Caller:
 
     def __repr__(self) -> str:
         return f"<Caller {self.era.value} {self.revision}{' session' if self.session else ''}>"
+
+
+PENSTOCK: Final = Caller(
+    Era.MODERN, LATEST_MODERN, None, b"{}", b'{"name":"penstock","version":"%b"}' % __version__.encode()
+)
+"""Who asks when the gateway asks for itself."""
+Heard = Notify
+"""Takes what a server says beside its calls: that a list has changed, or a resource somebody subscribed to."""
 
 
 class Cancellable(Protocol):
@@ -129,6 +156,8 @@ class Call(msgspec.Struct, eq=False):
     """Who bounds the call's time, once a policy does."""
     expired_after: float = 0.0
     """Seconds after which `watch` ended the call; 0.0 while it has not."""
+    hear: Heard | None = None
+    """Takes notifications of changes: the call is a `subscriptions/listen` of ours. None for all other calls."""
     ask: Ask | None = None
     """Takes what a legacy server asks; None when the caller cannot be asked anything."""
     asking_since: float = 0.0
@@ -244,6 +273,25 @@ class Upstream(Protocol):
 
     async def close_session(self, session: str) -> None:
         """The legacy client session of that name has ended: end what was opened for it at the server."""
+        ...
+
+    def hear(self, heard: Heard) -> None:
+        """Tell of changes from now on, and ask the server to tell them where it has to be asked; the last one given hears.
+
+        Whatever becomes of connection, session or process, it is asked again, until `close`.
+        """
+        ...
+
+    async def subscribe(self, uri: str) -> Failure | None:
+        """Tell of updates of that resource as well; the server's error when it refuses. Once for each resource.
+
+        Raises:
+            ServerError: as for `call`.
+        """
+        ...
+
+    async def unsubscribe(self, uri: str) -> None:
+        """Stop that; whatever the server says."""
         ...
 
     def state(self) -> dict[str, Any]:

@@ -22,9 +22,11 @@ def log_rank(call: Call) -> int | None:
 def is_wanted(call: Call, params: dict[str, Raw]) -> bool:
     """Whether the call asked for log lines of this level; a legacy caller that set none takes what the server sends."""
     asked = call.meta.get(LOG_LEVEL) if call.meta else None
-    return call.caller.era is Era.LEGACY if asked is None else reaches(asked, params)
+    if asked is None:
+        return call.caller.era is Era.LEGACY
+    return is_at_least(params, asked)
 
 
-def reaches(level: Raw, params: dict[str, Raw]) -> bool:
-    """Whether a log line is of that level or above it."""
-    return RANKS.get(bytes(params.get("level", b"")), 0) >= RANKS.get(bytes(level), 0)
+def is_at_least(params: dict[str, Raw], asked: Raw) -> bool:
+    """Whether a log line is of that level (JSON) or a more severe one; of an unknown level it is the least severe."""
+    return RANKS.get(bytes(params.get("level", b"")), 0) >= RANKS.get(bytes(asked), 0)

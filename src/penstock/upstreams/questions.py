@@ -59,6 +59,11 @@ class Question:
         return f"<Question {self.method} {'open' if self.is_open else 'closed'}>"
 
     @property
+    def reporter(self) -> Callable[[dict[str, Raw]], None] | None:
+        """What takes the client's progress; None when nobody wants to hear of it."""
+        return self._report
+
+    @property
     def wants_progress(self) -> bool:
         """Whether the server would like to hear how the client comes along."""
         return self._report is not None

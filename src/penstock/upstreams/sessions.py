@@ -5,12 +5,14 @@ Invariants: a session that belongs to one client session is never given to anoth
 of those are kept; a session is shared only by callers of one principal who can be asked the same.
 """
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller, Description
+from penstock.upstreams.interface import Call, Caller, Description
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.streamable_http_side import Side
 
@@ -19,20 +21,24 @@ STATELESS: Final = ("shared", "")
 MAX_SHARED: Final = 256
 """Sessions that equal callers share; beyond it the oldest are ended that nobody uses."""
 Key = tuple[str, str]
-"""("own", name of the client session) or ("shared", for whom and with which capabilities: `Caller.shared_key`)."""
+"""("own", name of the client session), ("shared", for whom and with which capabilities: `Caller.shared_key`), or "exclusive" and
+the same."""
 
 
 class LegacySession:
     """One conversation with a legacy server: what `initialize` agreed on."""
 
     __slots__ = (
+        "calls",
         "description",
         "head",
         "id",
-        "in_flight",
+        "is_over",
         "key",
         "last_used",
+        "listening",
         "log_rank",
+        "on_lost",
         "post_head",
         "questions",
         "side",
@@ -51,12 +57,29 @@ class LegacySession:
         """All of a call's head but its length."""
         self.questions: Questions | None = None
         """What the server has asked in it."""
+        self.on_lost: Callable[[], object] | None = None
+        """Told when the session is over: whoever listens to its stream."""
         self.side: Side | None = None
         """Who judges the answers of its flights."""
-        self.in_flight = 0
+        self.calls: dict[bytes, Call] = {}
+        """Those under way, by our id."""
+        self.is_over = False
+        """Nothing can be sent in it any more."""
+        self.listening: asyncio.Task[None] | None = None
+        """To what its server says beside the calls."""
         self.last_used = 0.0
         self.log_rank = len(LOG_LEVELS)
         """The most talkative log level set so far."""
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return len(self.calls)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Lent to one call at a time."""
+        return self.key[0] == "exclusive"
 
     def __repr__(self) -> str:
         kept = "session" if self.id else "no session"

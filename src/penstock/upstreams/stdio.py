@@ -14,9 +14,11 @@ import msgspec
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ServerBusy, ServerUnavailable
+from penstock.protocol.client_capabilities import EVERYTHING, Askable
 from penstock.protocol.versions import Era
 from penstock.upstreams.child_guard import ChildGuard
-from penstock.upstreams.interface import Answer, Call, Caller, Description
+from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Description, Failure, Heard, Raw
+from penstock.upstreams.modern_feed import ModernFeed
 from penstock.upstreams.stdio_conversation import ConversationCounts
 from penstock.upstreams.stdio_handshake import EraMemory
 from penstock.upstreams.stdio_instance import StdioInstance
@@ -47,6 +49,7 @@ class StdioUpstream:
         self._memory = EraMemory(settings.protocol)
         self._counts = ConversationCounts()
         self._is_closed = False
+        self._feed: ModernFeed | None = None
         self._sessions: dict[str, StdioInstance] = {}
         self._sweeper: asyncio.Task[None] | None = None
         count = settings.instances if isinstance(settings.instances, int) else 1
@@ -82,6 +85,29 @@ class StdioUpstream:
             raise ServerUnavailable(self._name, f"it ended as soon as it was ready; {instance.last_error}")
         return instance.description
 
+    def hear(self, heard: Heard) -> None:
+        """Tell of changes; see `Upstream`."""
+        self._memory.habits.heard = heard
+        if self._memory.era is Era.MODERN and self._feed is None and not self._is_closed:
+            self._feed = ModernFeed(self._name, self.call, self._tell, self._clock)
+
+    async def subscribe(self, uri: str) -> Failure | None:
+        """See `Upstream`."""
+        if self._feed is not None:
+            return await self._feed.subscribe(uri)
+        answer = await self._ask_about("resources/subscribe", uri)
+        if isinstance(answer, Failure):
+            return answer
+        self._memory.habits.uris[uri] = None
+        return None
+
+    async def unsubscribe(self, uri: str) -> None:
+        """See `Upstream`."""
+        if self._feed is not None:
+            await self._feed.unsubscribe(uri)
+        elif self._memory.habits.uris.pop(uri, self) is None:
+            await self._ask_about("resources/unsubscribe", uri)
+
     async def close_session(self, session: str) -> None:
         """End the child of a client session, if it has one."""
         instance = self._sessions.pop(session, None)
@@ -116,6 +142,9 @@ class StdioUpstream:
     async def close(self) -> None:
         """End all children; at most five seconds."""
         self._is_closed = True
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            await feed.close()
         everybody = self._all()
         self._sessions.clear()
         if self._sweeper is not None:
@@ -123,15 +152,27 @@ class StdioUpstream:
             await asyncio.wait((self._sweeper,))
         await asyncio.gather(*(instance.close() for instance in everybody))
 
+    def _tell(self, method: str, params: dict[str, Raw]) -> None:
+        heard = self._memory.habits.heard
+        if heard is not None:
+            heard(method, params)
+
+    async def _ask_about(self, method: str, uri: str) -> Answer:
+        """To the first child: with several, each would say the same."""
+        self._refuse_when_closed()
+        talk = self._instances[0].talk or await self._instances[0].ready()
+        return await talk.call(Call(method, {"uri": Raw(msgspec.json.encode(uri))}, caller=PENSTOCK, name=uri))
+
     # which child
 
     def _all(self) -> list[StdioInstance]:
         return [*self._instances, *self._sessions.values()]
 
-    def _new_instance(self) -> StdioInstance:
+    def _new_instance(self, askable: Askable = EVERYTHING) -> StdioInstance:
         return StdioInstance(
             self._name,
             settings=self._settings,
+            askable=askable,
             memory=self._memory,
             counts=self._counts,
             guard=self._guard,
@@ -142,20 +183,20 @@ class StdioUpstream:
     def _instance_for(self, caller: Caller) -> StdioInstance:
         self._refuse_when_closed()
         if self._settings.instances == "per_session" and caller.session is not None:
-            return self._sessions.get(caller.session) or self._open_session(caller.session)
+            return self._sessions.get(caller.session) or self._open_session(caller.session, caller.askable)
         if len(self._instances) == 1:
             return self._instances[0]
         # Least busy; among equals one that runs. So a fleet starts as the load needs it.
         return min(self._instances, key=lambda instance: (instance.in_flight, instance.talk is None))
 
-    def _open_session(self, session: str) -> StdioInstance:
+    def _open_session(self, session: str, askable: Askable) -> StdioInstance:
         if len(self._sessions) >= self._settings.max_sessions:
             raise ServerBusy(
                 self._name,
                 f"{len(self._sessions)} client sessions have a process of their own, the most that may; end one, or wait "
                 f"{self._settings.session_idle_seconds:g} s for an idle one to be ended",
             )
-        instance = self._sessions[session] = self._new_instance()
+        instance = self._sessions[session] = self._new_instance(askable)
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep_for_ever(), name=f"stdio {self._name} sweeper")
         return instance

@@ -16,31 +16,35 @@ from penstock.errors import ServerBusy, ServerError, ServerMisbehaved, ServerUna
 from penstock.protocol.envelopes import (
     decode,
     decode_batch,
-    encode_error,
     encode_notification,
     encode_request,
-    encode_result,
     is_batch,
     one_line,
 )
-from penstock.protocol.errors import METHOD_NOT_FOUND
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, encode_modern_meta
+from penstock.protocol.methods import INPUT_REQUESTS
+from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, subscription_of
 from penstock.protocol.versions import LATEST_MODERN, Era
-from penstock.upstreams.child_output import printable
 from penstock.upstreams.child_process import ChildProcess
 from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
 from penstock.upstreams.log_levels import RANKS, is_wanted
+from penstock.upstreams.questions import Questions
+from penstock.upstreams.stdio_asking import AskingTurn
 from penstock.upstreams.stdio_settings import StdioSettings
+from penstock.upstreams.stdio_turns import Habits, Turn, Turns
 
 _NO_META: Final = Raw(b"{}")
+_MAX_HELD: Final = 16
+_HOLD_SECONDS: Final = 5.0
+"""How long a request of the server may wait until it is clear whose call it is about."""
 _encode_meta = msgspec.json.Encoder().encode
 
 
 class Flight:
     """A request that was written and is not answered yet."""
 
-    __slots__ = ("call", "future", "id", "token")
+    __slots__ = ("call", "future", "id", "token", "turn")
 
     def __init__(self, request_id: bytes, future: asyncio.Future[Reply], call: Call | None, token: Raw | None) -> None:
         self.id: Final = request_id
@@ -48,6 +52,8 @@ class Flight:
         self.call: Final = call
         self.token: Final = token
         """The caller's own progress token."""
+        self.turn: AskingTurn | None = None
+        """A client's call has one."""
 
 
 class ConversationCounts(msgspec.Struct):
@@ -66,13 +72,18 @@ class StdioConversation:
 
     __slots__ = (
         "_counts",
+        "_habits",
+        "_held",
+        "_held_timer",
         "_junk_in_a_row",
         "_last_id",
         "_log_level",
         "_loop",
         "_pending",
+        "_questions",
         "_server",
         "_settings",
+        "_turns",
         "child",
         "complaint",
         "era",
@@ -80,7 +91,7 @@ class StdioConversation:
         "version",
     )
 
-    def __init__(self, server: str, settings: StdioSettings, counts: ConversationCounts) -> None:
+    def __init__(self, server: str, settings: StdioSettings, counts: ConversationCounts, habits: Habits) -> None:
         self._server = server
         self._settings = settings
         self._counts = counts
@@ -89,6 +100,12 @@ class StdioConversation:
         self._last_id = 0
         self._junk_in_a_row = 0
         self._log_level = len(LOG_LEVELS)
+        self._habits = habits
+        self._turns = Turns(habits)
+        self._questions = Questions(self._send_to_child, counts)
+        self._held: list[Request] = []
+        """Requests of the server that could be about any of several calls."""
+        self._held_timer: asyncio.TimerHandle | None = None
         self.child: ChildProcess | None = None
         """Set as soon as there is a process; messages cannot come before."""
         self.era: Era = Era.MODERN
@@ -107,8 +124,9 @@ class StdioConversation:
 
     @property
     def in_flight(self) -> int:
-        """Requests written and not answered."""
-        return len(self._pending)
+        """Requests written and not answered, and calls that wait for their turn; what only listens does not count."""
+        listening = sum(flight.call is not None and flight.call.hear is not None for flight in self._pending.values())
+        return len(self._pending) - listening + self._turns.waiting
 
     async def call(self, call: Call) -> Answer:
         """Carry one call; cancelling the awaiting task tells the server.
@@ -116,14 +134,23 @@ class StdioConversation:
         Raises:
             ServerError: see `Upstream.call`.
         """
-        params, token = self._params_of(call)
-        flight = self.send(call.method, params, call=call, token=token)
-        call.sent_at = monotonic()
+        turn = None if call.hear is not None else self._turns.try_begin(call.caller.principal)
+        if turn is None and call.hear is None:
+            turn = await self._wait_for_turn(call)
         try:
-            reply = await flight.future
-        except asyncio.CancelledError:
-            self.cancel(flight, b"the caller cancelled the call")
-            raise
+            params, token = self._params_of(call)
+            flight = self.send(call.method, params, call=call, token=token)
+            flight.turn = None if turn is None else AskingTurn(turn, self._habits, self._loop)
+            call.sent_at = monotonic()
+            try:
+                reply = await flight.future
+            except asyncio.CancelledError:
+                self.cancel(flight, b"the caller cancelled the call")
+                raise
+        finally:
+            if turn is not None:
+                turn.end()
+            self._place_held()
         if reply.error is not None:
             error = reply.error
             return Failure(error.code, error.message, error.data, self.era)
@@ -155,6 +182,14 @@ class StdioConversation:
         flight = Flight(request_id, self._loop.create_future(), call, token)
         self._pending[request_id] = flight
         return flight
+
+    def subscribe_again(self) -> None:
+        """A new process of a legacy server knows of no subscription, and may list other things."""
+        for uri in self._habits.uris:
+            self.forget(self.send("resources/subscribe", {"uri": Raw(_encode_meta(uri))}))
+        if self._habits.heard is not None:
+            for method in LIST_CHANGED.values():
+                self._habits.heard(method, {})
 
     def notify(self, method: str, params: dict[str, Raw]) -> None:
         """Write one notification; silently not, when the server is gone or does not read."""
@@ -201,6 +236,8 @@ class StdioConversation:
 
     def end(self) -> None:
         """The calls in flight will not be answered."""
+        self._held.clear()
+        self._questions.close()
         pending, self._pending = self._pending, {}
         for flight in pending.values():
             _fail(flight, self.end_of_process())
@@ -264,8 +301,25 @@ class StdioConversation:
             self._progress_received(notification.params)
         elif notification.method == "notifications/message":
             self._log_received(notification.params)
+        elif notification.method == "notifications/cancelled":
+            self._questions.cancelled(notification.params)
+        elif notification.method in CHANGES:
+            self._change_received(notification)
         else:
             self._counts.other_notifications += 1
+
+    def _change_received(self, notification: Notification) -> None:
+        """A legacy server just says it; a modern one says to whom."""
+        if self.era is Era.LEGACY:
+            heard = self._habits.heard
+        else:
+            subscription = subscription_of(notification.params)
+            flight = self._pending.get(subscription) if subscription is not None else None
+            heard = flight.call.hear if flight is not None and flight.call is not None else None
+        if heard is None:
+            self._counts.other_notifications += 1
+        else:
+            heard(notification.method, notification.params)
 
     def _progress_received(self, params: dict[str, Raw]) -> None:
         token = params.get(PROGRESS_TOKEN)
@@ -279,24 +333,73 @@ class StdioConversation:
 
     def _log_received(self, params: dict[str, Raw]) -> None:
         """A line of log carries no link to a call: it is that of the only call in flight, or of nobody."""
-        call = next(iter(self._pending.values())).call if len(self._pending) == 1 else None
+        flight = self._only_flight()
+        call = flight.call if flight is not None else None
         if call is None or call.notify is None or not is_wanted(call, params):
             self._counts.stray_logs += 1
             return
         call.notify("notifications/message", params)
 
     def _request_received(self, request: Request) -> None:
-        child = self.child
-        if self.era is Era.MODERN or child is None or child.unsent_bytes > self._settings.max_unsent_bytes:
-            # Modern servers MUST NOT ask and clients MUST NOT answer on stdout; one that does not read needs no answer.
-            self._counts.refused_requests += 1
-        elif request.method == "ping":
-            self._write(child, encode_result(request.id, b"{}"))
+        if self.era is Era.MODERN:
+            self._counts.refused_requests += (
+                1  # modern servers MUST NOT ask on stdout, and clients MUST NOT answer there
+            )
+        elif request.method not in INPUT_REQUESTS or not any(flight.call for flight in self._pending.values()):
+            self._questions.asked(request, None)
         else:
-            self._counts.refused_requests += 1
-            method = printable(request.method, 64)
-            answer = encode_error(request.id, METHOD_NOT_FOUND, f"Penstock does not answer {method}", null_id=False)
-            self._write(child, answer)
+            self._habits.asks = True  # from now on there is only one call it can be about
+            self._place(request)
+
+    def _place(self, request: Request) -> None:
+        """The request names no call: it is about the only one at work, or has to wait until there is only one."""
+        flight = self._only_flight()
+        if flight is not None and flight.call is not None and flight.turn is not None:
+            self._questions.asked(request, flight.turn.asking(flight.call.ask))
+        elif len(self._held) < _MAX_HELD:
+            self._held.append(request)
+            if self._held_timer is None:
+                self._held_timer = self._loop.call_later(_HOLD_SECONDS, self._refuse_held)
+        else:
+            self._questions.asked(request, None)
+
+    def _place_held(self) -> None:
+        """A call has ended: what is held may be about the one that is left."""
+        if self._held:
+            held, self._held = self._held, []
+            for request in held:
+                self._place(request)
+
+    def _refuse_held(self) -> None:
+        self._held_timer = None
+        held, self._held = self._held, []
+        for request in held:
+            self._questions.asked(request, None)
+
+    def _only_flight(self) -> Flight | None:
+        """The call that is at work, if there is just one; if none is, the only one that rests."""
+        flights = [flight for flight in self._pending.values() if flight.turn is not None]
+        at_work = [flight for flight in flights if flight.turn is not None and flight.turn.is_at_work]
+        found = at_work or flights
+        return found[0] if len(found) == 1 else None
+
+    async def _wait_for_turn(self, call: Call) -> Turn:
+        """With a server that asks, calls go one after the other.
+
+        Raises:
+            ServerBusy: too many wait, or the turn does not come.
+        """
+        seconds = self._settings.turn_seconds
+        if self._turns.waiting >= self._settings.max_in_flight:
+            raise ServerBusy(self._server, f"{self._turns.waiting} calls wait for their turn, the most that may")
+        try:
+            return await self._turns.begin(call.caller.principal, seconds)
+        except TimeoutError:
+            raise ServerBusy(
+                self._server,
+                f"it asks clients, so it is given one call at a time, and the one before took longer than {seconds:g} s; "
+                f'give it more processes: servers.{self._server}.instances = N, or "per_session"',
+            ) from None
 
     # inside
 
@@ -330,6 +433,12 @@ class StdioConversation:
         body = bytes(meta or _NO_META)
         comma = b"" if body == b"{}" else b","
         return Raw(b'{"progressToken":' + request_id + comma + body[1:])
+
+    def _send_to_child(self, message: bytes) -> None:
+        """An answer to what the server asked; one that does not read needs none."""
+        child = self.child
+        if child is not None and child.unsent_bytes <= self._settings.max_unsent_bytes:
+            self._write(child, message)
 
     @staticmethod
     def _write(child: ChildProcess, message: bytes) -> None:

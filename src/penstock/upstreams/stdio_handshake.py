@@ -12,24 +12,27 @@ from typing import Any
 
 from penstock.clock import Clock
 from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
+from penstock.protocol.client_capabilities import Askable, declared
 from penstock.protocol.messages import Reply
 from penstock.protocol.versions import LATEST_LEGACY, LATEST_MODERN, Era, era_of
 from penstock.upstreams.interface import Raw
 from penstock.upstreams.stdio_conversation import Flight, StdioConversation
 from penstock.upstreams.stdio_eras import Agreement, Modern, SpeaksOnly, judge_discover, judge_initialize
 from penstock.upstreams.stdio_settings import StdioSettings
+from penstock.upstreams.stdio_turns import Habits
 
 
 class EraMemory:
     """What was learned of a server's era; one for all its processes, for as long as it is configured."""
 
-    __slots__ = ("era", "is_learned", "version")
+    __slots__ = ("era", "habits", "is_learned", "version")
 
     def __init__(self, protocol: str) -> None:
         self.is_learned = protocol == "auto"
         """False when the configuration pins a revision: then nothing is probed or forgotten."""
         self.version = "" if self.is_learned else protocol
         self.era = None if self.is_learned else era_of(protocol)
+        self.habits = Habits()
 
     def __repr__(self) -> str:
         return f"<EraMemory {self.era.value if self.era else 'unknown'}{'' if self.is_learned else ' pinned'}>"
@@ -48,14 +51,23 @@ class EraMemory:
 class Handshake:
     """One handshake on one process."""
 
-    __slots__ = ("_clock", "_give_up_at", "_memory", "_server", "_settings", "_talk", "has_probed")
+    __slots__ = ("_askable", "_clock", "_give_up_at", "_memory", "_server", "_settings", "_talk", "has_probed")
 
     def __init__(
-        self, server: str, talk: StdioConversation, *, settings: StdioSettings, memory: EraMemory, clock: Clock
+        self,
+        server: str,
+        talk: StdioConversation,
+        *,
+        settings: StdioSettings,
+        askable: Askable,
+        memory: EraMemory,
+        clock: Clock,
     ) -> None:
+        """`askable`: what is declared to a legacy server."""
         self._server = server
         self._talk = talk
         self._settings = settings
+        self._askable = askable
         self._memory = memory
         self._clock = clock
         self._give_up_at = clock.now() + settings.start_seconds
@@ -104,7 +116,7 @@ class Handshake:
     def _ask_initialize(self, version: str) -> Flight:
         params = {
             "protocolVersion": Raw(b'"%s"' % version.encode()),
-            "capabilities": Raw(b"{}"),
+            "capabilities": Raw(declared(self._askable, version)),
             "clientInfo": Raw(self._settings.client_info),
         }
         return self._talk.send("initialize", params)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from penstock.clock import Clock
 from penstock.errors import ServerBusy, ServerError, ServerUnavailable
+from penstock.protocol.client_capabilities import Askable
 from penstock.protocol.versions import Era
 from penstock.upstreams.child_guard import ChildGuard
 from penstock.upstreams.child_output import StderrTail
@@ -41,6 +42,7 @@ class StdioInstance:
 
     __slots__ = (
         "_agreement",
+        "_askable",
         "_backoff",
         "_clock",
         "_counts",
@@ -68,6 +70,7 @@ class StdioInstance:
         server: str,
         *,
         settings: StdioSettings,
+        askable: Askable,
         memory: EraMemory,
         counts: ConversationCounts,
         guard: ChildGuard,
@@ -76,6 +79,7 @@ class StdioInstance:
     ) -> None:
         self._server = server
         self._settings = settings
+        self._askable = askable
         self._memory = memory
         self._counts = counts
         self._guard = guard
@@ -224,6 +228,8 @@ class StdioInstance:
         """One process from its start to its end."""
         try:
             await self._begin()
+            if self.has_run and self._talk is not None and self._talk.era is Era.LEGACY:
+                self._talk.subscribe_again()
             self.has_run = True
             self.ready_since = self._clock.now()
             self._tell_waiting(None)
@@ -263,7 +269,7 @@ class StdioInstance:
     async def _attempt(self) -> None:
         await self._end_child()
         settings = self._settings
-        talk = StdioConversation(self._server, settings, self._counts)
+        talk = StdioConversation(self._server, settings, self._counts, self._memory.habits)
         talk.child = ChildProcess(
             talk,
             guard=self._guard,
@@ -279,7 +285,9 @@ class StdioInstance:
             await talk.child.start(command)
         except ChildFailedToStart as error:
             raise ServerUnavailable(self._server, str(error)) from error
-        self._handshake = Handshake(self._server, talk, settings=settings, memory=self._memory, clock=self._clock)
+        self._handshake = Handshake(
+            self._server, talk, settings=settings, askable=self._askable, memory=self._memory, clock=self._clock
+        )
         self._agreement = await self._handshake.run()
 
     def _fell_over_the_probe(self) -> bool:

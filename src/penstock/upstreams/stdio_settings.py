@@ -44,6 +44,8 @@ class StdioSettings(msgspec.Struct, frozen=True, kw_only=True):
     terminate_seconds: float = 1.0
     """How long it may take after SIGTERM; then comes SIGKILL."""
 
+    turn_seconds: float = 10.0
+    """How long a call waits for the one before it, at a server that asks clients and so is given one call at a time."""
     max_in_flight: int = 256
     """Calls a child works on, and calls that wait for it to start, at a time."""
     max_unsent_bytes: int = 8 * MIB

@@ -15,13 +15,17 @@ import msgspec
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.http.client import ConnectionLost
+from penstock.protocol.errors import METHOD_NOT_FOUND
 from penstock.protocol.versions import Era
 from penstock.upstreams.eras import Eras
-from penstock.upstreams.interface import Answer, Call, Caller, Description, Raw
+from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Heard, Raw
+from penstock.upstreams.modern_feed import ModernFeed
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Modern, NotModern, SpeaksOnly
+from penstock.upstreams.streamable_http_feed import LegacyFeed
 from penstock.upstreams.streamable_http_flight import Flight
-from penstock.upstreams.streamable_http_legacy import LegacyHttp, NotLegacyAnswer
+from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer
+from penstock.upstreams.streamable_http_legacy import LegacyHttp
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_modern import ModernHttp, NotModernAnswer
 from penstock.upstreams.streamable_http_reception import HttpCounts
@@ -68,6 +72,11 @@ class StreamableHttpUpstream:
         self._description: Description | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._heard: Heard | None = None
+        self._feed: ModernFeed | LegacyFeed | None = None
+        self._closing: asyncio.Task[None] | None = None
+        """The end of the feed before."""
+        self._wanted_uris: tuple[str, ...] = ()
         self._last_error = ""
         self._last_error_at = 0.0
         self._take_versions()
@@ -142,6 +151,23 @@ class StreamableHttpUpstream:
         """
         return self._modern.requests.learn_tools(tools)
 
+    def hear(self, heard: Heard) -> None:
+        """Tell of changes; see `Upstream`. The server was described before."""
+        self._heard = self._legacy.heard = heard
+        if self._feed is None and not self._is_closed:
+            self._feed = self._open_feed()
+
+    async def subscribe(self, uri: str) -> Failure | None:
+        """See `Upstream`."""
+        if self._feed is None:
+            return Failure(METHOD_NOT_FOUND, f"server '{self._name}' does not tell of changes", None, Era.MODERN)
+        return await self._feed.subscribe(uri)
+
+    async def unsubscribe(self, uri: str) -> None:
+        """See `Upstream`."""
+        if self._feed is not None:
+            await self._feed.unsubscribe(uri)
+
     async def close_session(self, session: str) -> None:
         """End the server's session that belongs to a client session, if there is one; bounded."""
         await self._legacy.close_session(session)
@@ -172,12 +198,40 @@ class StreamableHttpUpstream:
     async def close(self) -> None:
         """End sessions and connections. Idempotent; at most `close_seconds` and a moment."""
         self._is_closed = True
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            await feed.close()
+        if self._closing is not None:
+            await self._closing
         await self._probing.close()
         await self._legacy.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait((self._sweeper,))
         await self._link.pool.close(loans_too=True)
+
+    # changes
+
+    def _open_feed(self) -> ModernFeed | LegacyFeed | None:
+        era = self._choice[Era.MODERN]
+        if era is None:
+            return None
+        if era is Era.MODERN:
+            return ModernFeed(self._name, self.call, self._tell, self._clock, self._wanted_uris)
+        return LegacyFeed(
+            self._name,
+            session_for=self._legacy.session_for,
+            open_stream=self._legacy.stream_of,
+            call=self.call,
+            lose=self._legacy.lose,
+            heard=self._tell,
+            clock=self._clock,
+            uris=self._wanted_uris,
+        )
+
+    def _tell(self, method: str, params: dict[str, Raw]) -> None:
+        if self._heard is not None:
+            self._heard(method, params)
 
     # which era
 
@@ -190,6 +244,7 @@ class StreamableHttpUpstream:
         era = await self._ready(caller)
         if era is Era.LEGACY:
             session = await self._legacy.session_for(caller)
+            self._legacy.give_back(session)
             return msgspec.structs.replace(session.description, eras=self.eras.spoken(era) or (era,))
         description = self._description if is_unknown else None  # the probe just made has asked already
         if description is None:
@@ -254,6 +309,7 @@ class StreamableHttpUpstream:
             self._why_not[Era.LEGACY] = error.message
             self.eras.missing(Era.LEGACY)
         else:
+            self._legacy.give_back(session)
             self.eras.found(Era.LEGACY, session.version)
 
     async def _try_anew(self, caller: Caller, misfit: Exception, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -278,6 +334,10 @@ class StreamableHttpUpstream:
         self._legacy.forget()
         self._description = None
         self._take_versions()
+        feed, self._feed = self._feed, None
+        if feed is not None:  # it listens in an era that may not be the server's any more
+            self._wanted_uris = feed.uris
+            self._closing = asyncio.get_running_loop().create_task(feed.close())
 
     def _take_versions(self) -> None:
         self._modern.requests.use(self.eras.version(Era.MODERN))

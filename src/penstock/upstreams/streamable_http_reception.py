@@ -172,5 +172,7 @@ class Reception:
             call.notify(notification.method, params)
         elif notification.method == "notifications/cancelled" and self._questions is not None:
             self._questions.cancelled(params)
+        elif call is not None and call.hear is not None:
+            call.hear(notification.method, params)
         else:
             self._counts.other_notifications += 1

@@ -37,6 +37,13 @@ class StreamableHttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Sessions at the server that belong to one legacy client session each; beyond it the longest unused one is ended."""
     session_idle_seconds: float = 900.0
     """After this long without a call such a session is ended."""
+    exclusive_sessions: PoolSettings = PoolSettings(max_size=256, idle_seconds=60.0, lifetime_seconds=3600.0)
+    """Sessions for callers that can be asked and have none of their own; one call at a time in each, and a pool of them for
+    each principal and each set of capabilities."""
+    max_streams: int = 2048
+    """Sessions whose stream beside the calls is listened to; those beyond it do without."""
+    stream_seconds: float = 2.0
+    """How long the first call of a session waits for that stream to be open."""
     close_seconds: float = 2.0
     """For ending sessions when the server is removed or we shut down."""
     background_seconds: float = 5.0

@@ -166,10 +166,11 @@ HEADER_ARGUMENT: Final[dict[str, Any]] = {
 }
 """One argument that a client of 2026-07-28 sends as the header `Mcp-Param-Region` too."""
 
+WATCHED: Final = "test://watched-resource"
 RESOURCES: Final[dict[str, dict[str, Any]]] = {
     "test://static-text": {"mimeType": "text/plain", "text": "This is the content of the static text resource."},
     "test://static-binary": {"mimeType": "image/png", "blob": PNG},
-    "test://watched-resource": {"mimeType": "text/plain", "text": "Watched resource content"},
+    WATCHED: {"mimeType": "text/plain", "text": "Watched resource content"},
 }
 TEMPLATE: Final = "test://template/{id}/data"
 

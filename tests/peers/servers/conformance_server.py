@@ -1,29 +1,50 @@
-"""A server that holds what the official conformance suite asks for, over streamable HTTP.
+"""A server that holds what the official conformance suite asks for.
 
-    python -m tests.peers.servers.conformance_server dual|modern|legacy
+    python -m tests.peers.servers.conformance_server dual|modern|legacy [http|stdio|sse]
 
-`dual` speaks every revision the SDK knows. `modern` refuses what is older than 2026-07-28, in the words of that revision.
-`legacy` meets requests of 2026-07-28 as a server of 2025-11-25 does, which has never heard of them.
-Tools that need something from the client ask for it in the way of the client's era.
+`dual` speaks every revision the SDK knows; its streams can be resumed. `modern` refuses what is older than 2026-07-28, in the
+words of that revision. `legacy` meets requests of 2026-07-28 as a server of 2025-11-25 does, which has never heard of them.
+
+Every tool and prompt that needs something from the client asks in the idiom of the era that is spoken, also those that only the
+suite of the other era calls: with `input_required` and `subscriptions/listen` when it is 2026-07-28; else with requests on the
+call's own stream, the questions of one step at the same time, and with notifications to the sessions that are open. So a cell
+between the eras fails only where the gateway does not translate.
 """
 
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import mcp_types as types
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, PromptsListChanged, ToolsListChanged
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    ListenHandler,
+    PromptsListChanged,
+    ResourceUpdated,
+    ToolsListChanged,
+)
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter
 
 from tests.peers.servers import conformance_content as content
-from tests.peers.servers.era_gate import only_legacy, only_modern
+from tests.peers.servers.duplex import Gate, serve_stdio, sse_app
+from tests.peers.servers.era_gate import (
+    any_request,
+    only_legacy,
+    only_legacy_requests,
+    only_modern,
+    only_modern_requests,
+)
+from tests.peers.servers.event_log import EventLog
+from tests.peers.servers.live_sessions import LiveSessions
 from tests.peers.servers.loopback import serve_until_stdin_closes
 
 NAME = "conformance-fixture"
@@ -32,6 +53,7 @@ Result = dict[str, Any]
 Ask = dict[str, dict[str, Any]]
 
 BUS = InMemorySubscriptionBus()
+SESSIONS = LiveSessions()
 REQUEST = TypeAdapter(types.InputRequest)
 RESULT_TYPES = {
     "elicitation/create": types.ElicitResult,
@@ -52,15 +74,35 @@ async def answers(ctx: Context, params: Any, requests: Ask) -> dict[str, dict[st
         if any(key not in given for key in requests):
             return None
         return {key: given[key].model_dump(by_alias=True, mode="json", exclude_none=True) for key in requests}
-    said = {}
-    for key, request in requests.items():
-        typed = REQUEST.validate_python(request, by_name=False)
-        result = await ctx.session.send_request(
-            typed,
-            RESULT_TYPES[request["method"]],
-            metadata=ServerMessageMetadata(related_request_id=ctx.request_id),
-        )
-        said[key] = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return await ask_the_session(ctx, requests)
+
+
+async def ask_the_session(ctx: Context, requests: Ask) -> dict[str, dict[str, Any]]:
+    """Ask a legacy client everything at once, on the call's stream.
+
+    Raises:
+        MCPError: the client's first refusal, when every question is settled.
+    """
+    said: dict[str, dict[str, Any]] = {}
+    refusals: list[MCPError] = []
+
+    async def ask(key: str, request: dict[str, Any]) -> None:
+        try:
+            result = await ctx.session.send_request(
+                REQUEST.validate_python(request, by_name=False),
+                RESULT_TYPES[request["method"]],
+                metadata=ServerMessageMetadata(related_request_id=ctx.request_id),
+            )
+        except MCPError as refusal:
+            refusals.append(refusal)
+        else:
+            said[key] = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+    async with anyio.create_task_group() as group:
+        for key, request in requests.items():
+            group.start_soon(ask, key, request)
+    if refusals:
+        raise refusals[0]
     return said
 
 
@@ -84,9 +126,10 @@ async def ask_once(ctx: Context, params: Any, requests: Ask, *, state: str | Non
 
 
 async def multi_round(ctx: Context, params: Any) -> Result:
-    """Asks twice; the state says how far we are."""
+    """Asks twice, the second time when the first is answered; the state says how far we are."""
     if not is_modern(ctx):
-        return await ask_once(ctx, params, dict(content.ROUNDS))
+        rounds = [await ask_the_session(ctx, {key: request}) for key, request in content.ROUNDS]
+        return done(content.text(f"The client said: {rounds}"))
     asked = int(params.request_state or 0)
     if asked and content.ROUNDS[asked - 1][0] not in (params.input_responses or {}):
         asked -= 1
@@ -108,14 +151,14 @@ async def by_capabilities(ctx: Context, params: Any) -> Result:
 
 
 async def missing_capability(ctx: Context, params: Any) -> Result:
-    """Refuses a client that cannot sample."""
+    """Needs a client that can sample: by its declaration; a legacy one is simply asked, and what it refuses is the error."""
+    if not is_modern(ctx):
+        return await ask_once(ctx, params, {"greeting": content.sample("Generate a greeting")})
     has = ctx.session.client_capabilities
     if has is not None and has.sampling is not None:
         return done(content.text("The client can sample"))
-    if is_modern(ctx):
-        needed = {"requiredCapabilities": {"sampling": {}}}
-        raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, "This tool needs the sampling capability", needed)
-    raise MCPError(types.INVALID_REQUEST, "This tool needs the sampling capability")
+    needed = {"requiredCapabilities": {"sampling": {}}}
+    raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, "This tool needs the sampling capability", needed)
 
 
 async def with_progress(ctx: Context, params: Any) -> Result:
@@ -132,16 +175,33 @@ async def with_logging(ctx: Context, params: Any) -> Result:
     return done(content.text("Tool with logging finished"))
 
 
+async def reconnection(ctx: Context, params: Any) -> Result:
+    """Closes the call's stream while it works, where the client can resume it."""
+    if ctx.close_sse_stream is not None:
+        await ctx.close_sse_stream()
+        await anyio.sleep(0.1)  # longer than it takes to notice that the stream ended
+    return done(content.text("Tool with reconnection finished"))
+
+
 async def change_tools(ctx: Context, params: Any) -> Result:
     """Tells subscribers that the tools changed."""
     await BUS.publish(ToolsListChanged())
+    await SESSIONS.tools_changed()
     return done(content.text("tools changed"))
 
 
 async def change_prompts(ctx: Context, params: Any) -> Result:
     """Tells subscribers that the prompts changed."""
     await BUS.publish(PromptsListChanged())
+    await SESSIONS.prompts_changed()
     return done(content.text("prompts changed"))
+
+
+async def update_resource(ctx: Context, params: Any) -> Result:
+    """Tells subscribers that the watched resource changed."""
+    await BUS.publish(ResourceUpdated(uri=content.WATCHED))
+    await SESSIONS.resource_updated(content.WATCHED)
+    return done(content.text("resource updated"))
 
 
 async def fail(ctx: Context, params: Any) -> Result:
@@ -160,9 +220,11 @@ TOOLS: dict[str, tuple[str, dict[str, Any], Tool]] = {
     "test_tool_with_progress": ("Reports progress", content.NO_ARGUMENTS, with_progress),
     "test_tool_with_logging": ("Logs", content.NO_ARGUMENTS, with_logging),
     "test_logging_tool": ("Logs, to who asked for it", content.NO_ARGUMENTS, with_logging),
+    "test_reconnection": ("Closes its stream while it works", content.NO_ARGUMENTS, reconnection),
     "test_missing_capability": ("Needs a client that can sample", content.NO_ARGUMENTS, missing_capability),
     "test_trigger_tool_change": ("Changes the list of tools", content.NO_ARGUMENTS, change_tools),
     "test_trigger_prompt_change": ("Changes the list of prompts", content.NO_ARGUMENTS, change_prompts),
+    "test_trigger_resource_update": ("Changes the watched resource", content.NO_ARGUMENTS, update_resource),
     "test_input_required_result_capabilities": ("Asks what can be asked", content.NO_ARGUMENTS, by_capabilities),
     "test_input_required_result_multi_round": ("Asks twice", content.NO_ARGUMENTS, multi_round),
     "test_x_mcp_header": ("Has an argument that is a header too", content.HEADER_ARGUMENT, echo),
@@ -295,10 +357,21 @@ def typed(result_type: type[types.Result], handler: Callable[[Context, Any], Awa
     return handle
 
 
+class Fixture(Server[Any]):
+    """A server that says to legacy clients too that its lists change."""
+
+    def create_initialization_options(
+        self, notification_options: NotificationOptions | None = None, *rest: Any, **named: Any
+    ) -> InitializationOptions:
+        """What `initialize` is answered with."""
+        changes = NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
+        return super().create_initialization_options(notification_options or changes, *rest, **named)
+
+
 def make_server() -> Server[Any]:
     """The server, of both eras."""
     _register_tables()
-    server: Server[Any] = Server(
+    server = Fixture(
         NAME,
         version="1.0.0",
         instructions="Holds what the conformance suite asks for.",
@@ -311,24 +384,43 @@ def make_server() -> Server[Any]:
         on_list_resources=typed(types.ListResourcesResult, list_resources),
         on_list_resource_templates=typed(types.ListResourceTemplatesResult, list_templates),
         on_read_resource=typed(types.ReadResourceResult, read_resource),
-        on_subscribe_resource=nothing,
-        on_unsubscribe_resource=nothing,
+        on_subscribe_resource=SESSIONS.watch,
+        on_unsubscribe_resource=SESSIONS.stop_watching,
         on_subscriptions_listen=ListenHandler(BUS),
         on_list_prompts=typed(types.ListPromptsResult, list_prompts),
         on_get_prompt=typed(types.GetPromptResult, get_prompt),
         on_completion=typed(types.CompleteResult, complete),
     )
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, nothing)
+    server.add_notification_handler("notifications/initialized", types.NotificationParams, SESSIONS.opened)
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=NAME))
     return server
 
 
+def resumable(server: Server[Any]) -> Any:
+    """Over HTTP, with streams that legacy clients can resume."""
+    return server.streamable_http_app(event_store=EventLog(), retry_interval=50)
+
+
+KINDS: dict[str, tuple[Callable[[Server[Any]], Any], Gate]] = {
+    "dual": (resumable, any_request),
+    "modern": (lambda server: only_modern(server.streamable_http_app()), only_modern_requests),
+    "legacy": (lambda server: only_legacy(server.streamable_http_app()), only_legacy_requests),
+}
+"""What each is over HTTP, and what holds it to its era on a stream."""
+
+
 def main() -> None:
     """Serve until standard input closes."""
-    gates: dict[str, Callable[[Any], Any]] = {"dual": lambda app: app, "modern": only_modern, "legacy": only_legacy}
-    if len(sys.argv) != 2 or sys.argv[1] not in gates:
-        sys.exit(f"usage: conformance_server {'|'.join(gates)}")
-    serve_until_stdin_closes(gates[sys.argv[1]](make_server().streamable_http_app()))
+    match sys.argv[1:]:
+        case [kind] | [kind, "http"] if kind in KINDS:
+            serve_until_stdin_closes(KINDS[kind][0](make_server()))
+        case [kind, "stdio"] if kind in KINDS:
+            anyio.run(serve_stdio, make_server(), KINDS[kind][1])
+        case [("dual" | "legacy") as kind, "sse"]:
+            serve_until_stdin_closes(sse_app(make_server(), KINDS[kind][1]), "/sse")
+        case _:
+            sys.exit("usage: conformance_server dual|modern|legacy [http|stdio], or dual|legacy sse")
 
 
 if __name__ == "__main__":

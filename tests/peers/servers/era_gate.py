@@ -1,4 +1,4 @@
-"""Hold a server of both eras to one of them, as an ASGI application around it.
+"""Hold a server of both eras to one of them: as an ASGI application around it, or request by request on a stream.
 
 The other era is met as the specification, or a server that never heard of it, meets it.
 """
@@ -6,8 +6,19 @@ The other era is met as the specification, or a server that never heard of it, m
 import json
 from typing import Any
 
+from mcp_types import (
+    INVALID_PARAMS,
+    PROTOCOL_VERSION_META_KEY,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCRequest,
+)
+
 LEGACY = (b"2024-11-05", b"2025-03-26", b"2025-06-18", b"2025-11-25")
 MODERN = "2026-07-28"
+MODERN_META = "io.modelcontextprotocol/"
+"""How the names begin by which a request of 2026-07-28 says what its client is."""
 
 
 async def _reply(send: Any, status: int, message: dict[str, Any] | None, headers: list[tuple[bytes, bytes]]) -> None:
@@ -76,3 +87,38 @@ def only_legacy(app: Any) -> Any:
         return await _reply(send, 400, {"id": "server-error", "error": {"code": -32600, "message": message}}, [])
 
     return gate
+
+
+def any_request(request: JSONRPCRequest) -> JSONRPCRequest:
+    """Both eras."""
+    return request
+
+
+def only_modern_requests(request: JSONRPCRequest) -> JSONRPCRequest | JSONRPCError:
+    """2026-07-28 alone, on a stream.
+
+    `initialize` is refused with the versions there are (basic/versioning); so is a request that does not say its version.
+    """
+    params = request.params or {}
+    if request.method == "initialize":
+        data = {"supported": [MODERN], "requested": params.get("protocolVersion")}
+        message = f"Unsupported protocol version; supported: {MODERN}"
+        return _refusal(request, ErrorData(code=UNSUPPORTED_PROTOCOL_VERSION, message=message, data=data))
+    if PROTOCOL_VERSION_META_KEY not in (params.get("_meta") or {}):
+        message = f"_meta lacks {PROTOCOL_VERSION_META_KEY}; supported: {MODERN}"
+        return _refusal(request, ErrorData(code=INVALID_PARAMS, message=message))
+    return request
+
+
+def only_legacy_requests(request: JSONRPCRequest) -> JSONRPCRequest:
+    """2025-11-25 and older, on a stream: what 2026-07-28 adds to `_meta` says nothing there, and its methods are unknown."""
+    params = request.params or {}
+    meta = {name: value for name, value in (params.get("_meta") or {}).items() if not name.startswith(MODERN_META)}
+    if len(meta) == len(params.get("_meta") or {}):
+        return request
+    rest = {name: value for name, value in params.items() if name != "_meta"}
+    return request.model_copy(update={"params": rest | ({"_meta": meta} if meta else {})})
+
+
+def _refusal(request: JSONRPCRequest, error: ErrorData) -> JSONRPCError:
+    return JSONRPCError(jsonrpc="2.0", id=request.id, error=error)

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.clock import FakeClock
 from penstock.errors import NeedsAuthorization, ServerUnavailable
-from penstock.gateway.hosting import Catalogue, HostedServer, HostSettings
+from penstock.gateway.hosting import Catalogue, HostedServer, HostSettings, News
 from penstock.gateway.known_lists import KnownLists
 from penstock.gateway.listing import TOOLS, Listing
 from penstock.policies.deadline import DeadlineSettings
@@ -27,7 +27,13 @@ class Care:
         self.clock = FakeClock()
         self.known = KnownLists(folder)
         self.changes = 0
-        self.catalogue = Catalogue(self.clock, self.known, self._changed)
+        self.news: list[tuple[str, News]] = []
+        self.catalogue = Catalogue(
+            self.clock,
+            self.known,
+            on_change=self._changed,
+            on_news=lambda host, news: self.news.append((host.name, news)),
+        )
         self.upstream = InMemoryUpstream("weather", weather_server())
 
     def _changed(self) -> None:
@@ -255,4 +261,4 @@ async def test_an_upstream_that_finds_no_fault_with_its_tools_has_them_all(care:
 
 
 async def test_a_catalogue_that_was_never_started_can_be_closed(tmp_path: Path) -> None:
-    await Catalogue(FakeClock(), KnownLists(tmp_path), lambda: None).close()
+    await Catalogue(FakeClock(), KnownLists(tmp_path), on_change=lambda: None, on_news=lambda *_: None).close()

@@ -136,8 +136,8 @@ async def test_a_bad_version_header_is_400_and_names_what_is_supported(running: 
     [
         ("tools/explode", {}, -32601),
         ("tasks/list", {}, -32601),
-        ("resources/subscribe", {"uri": "weather://map"}, -32601),
-        ("resources/unsubscribe", {"uri": "weather://map"}, -32601),
+        ("resources/subscribe", {"uri": "weather://map"}, -32600),
+        ("resources/unsubscribe", {"uri": 5}, -32602),
         ("tools/call", {}, -32602),
         ("tools/call", {"name": 5}, -32602),
         ("tools/call", {"name": "weather_now", "_meta": 5}, -32602),

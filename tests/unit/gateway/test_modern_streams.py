@@ -114,8 +114,8 @@ async def test_the_body_alone_can_say_that_a_request_is_modern(running: Running)
     assert msgspec.json.decode(response.body)["error"]["code"] == -32020
 
 
-async def test_a_method_that_needs_a_stream_beside_the_calls_is_not_offered_yet(running: Running) -> None:
-    for method in ("subscriptions/listen", "tasks/get", "ping"):
+async def test_tasks_and_what_the_era_has_given_up_are_unknown(running: Running) -> None:
+    for method in ("tasks/get", "ping", "resources/subscribe", "logging/setLevel"):
         params = {"taskId": "x"} if method == "tasks/get" else {}
         answer = await running.modern(method, params, headers={"mcp-name": "x"} if params else None)
         assert (answer["status"], answer["error"]["code"]) == (404, -32601), method

@@ -161,11 +161,13 @@ async def test_a_completion_without_a_known_reference_is_refused(empty: Running,
 async def test_capabilities_are_the_union_and_instructions_stand_under_names(empty: Running) -> None:
     await serve(empty, [weather_server(), server_of("alpha", instructions="Say please.")])
     found = (await empty.modern("server/discover"))["result"]
-    assert found["capabilities"] == {"completions": {}, "logging": {}, "prompts": {}, "resources": {}, "tools": {}}
+    told = {"listChanged": True}
+    lists = {"prompts": told, "resources": told | {"subscribe": True}, "tools": told}
+    assert found["capabilities"] == {"completions": {}, "logging": {}, **lists}
     assert found["instructions"] == "# weather\n\nAsk about the weather.\n\n# alpha\n\nSay please."
 
 
-async def test_an_own_view_shows_what_its_server_can_but_for_what_needs_more_streams(empty: Running) -> None:
+async def test_an_own_view_shows_what_its_server_can_but_tasks(empty: Running) -> None:
     class Rich(InMemoryServer):
         @property
         def capabilities(self) -> dict[str, Any]:
@@ -176,19 +178,19 @@ async def test_an_own_view_shows_what_its_server_can_but_for_what_needs_more_str
     await serve(empty, [Rich("rich")])
     own = (await empty.modern("server/discover", path="/mcp/rich"))["result"]["capabilities"]
     assert own == {
-        "tools": {"other": 1},
+        "tools": {"listChanged": True, "subscribe": True, "other": 1},
         "extensions": {"com.example/more": {"a": 1}},
         "experimental": {"x": {}},
         "logging": 5,
     }
     joint = (await empty.modern("server/discover"))["result"]["capabilities"]
-    assert joint == {"tools": {}, "logging": {}}
+    assert joint == {"tools": {"listChanged": True, "subscribe": True}, "logging": {}}
 
 
 async def test_without_servers_there_is_an_empty_list(empty: Running) -> None:
     await serve(empty, [])
     assert await names(empty) == []
-    assert (await empty.modern("server/discover"))["result"]["capabilities"] == {"tools": {}}
+    assert (await empty.modern("server/discover"))["result"]["capabilities"] == {"tools": {"listChanged": True}}
     assert repr(empty.gateway.context.snapshot).startswith("<Snapshot ")
 
 

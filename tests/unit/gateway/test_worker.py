@@ -24,7 +24,6 @@ ORIGIN = {"origin": "http://localhost:3000"}
         ("GET", "/.well-known/oauth-authorization-server", 404, {"error": "this gateway has no sign-in"}),
         ("GET", "/.well-known/openid-configuration", 404, {"error": "this gateway has no sign-in"}),
         ("GET", "/.well-known/security.txt", 404, {"error": "not found"}),
-        ("GET", "/mcp", 405, {"error": "POST messages here"}),
         ("PUT", "/mcp", 405, {"error": "POST messages here"}),
     ],
 )
@@ -35,7 +34,7 @@ async def test_paths_and_methods(
     assert (response.status, msgspec.json.decode(response.body)) == (status, body)
     assert response.headers[b"content-type"] == b"application/json"
     assert b"weather" not in response.body
-    assert (response.headers.get(b"allow") == b"POST, DELETE, OPTIONS") is (status == 405)
+    assert (response.headers.get(b"allow") == b"GET, POST, DELETE, OPTIONS") is (status == 405)
 
 
 async def test_an_endpoint_is_the_same_with_a_slash_at_its_end(running: Running) -> None:

@@ -13,11 +13,11 @@ from penstock.upstreams.in_memory import (
     InMemoryServer,
     InMemoryUpstream,
     InputRequired,
-    JsonObject,
     Refused,
     Step,
     ToolFailed,
 )
+from penstock.upstreams.in_memory_server import JsonObject
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Result
 from tests.unit.upstreams.stdio_kit import LEGACY_CALLER, MODERN_CALLER, Notices, failure_of, text_of, tool_call
 

@@ -50,8 +50,8 @@ def server_with(tool: Tool, *, posts: Callable[[Asked], bytes] = lambda _: http(
             return initialized(asked, f"s-{issued}", asked.body["params"]["protocolVersion"])
         if asked.rpc == "tools/call":
             return result(asked, content=[]) if asked.body["params"]["name"] == "warm" else await tool(asked, line)
-        if asked.method == "GET":
-            return await tool(asked, line)
+        if asked.method == "GET":  # a call's stream is taken up again; there is none beside the calls
+            return await tool(asked, line) if "last-event-id" in asked.headers else http(405)
         return posts(asked) if asked.method == "POST" else http(200)
 
     return script

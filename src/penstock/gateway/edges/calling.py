@@ -31,7 +31,7 @@ from penstock.protocol.results import classify
 from penstock.protocol.versions import Era
 from penstock.telemetry.server_timing import server_timing
 from penstock.upstreams.interface import Answer, Call, Caller, Cancellable, Failure, Result
-from penstock.upstreams.log_levels import reaches
+from penstock.upstreams.log_levels import is_at_least
 from penstock.upstreams.questions import Question
 
 _log = logging.getLogger(__name__)
@@ -161,8 +161,7 @@ class RunningCall:
         call = self._call = Call(
             method, params, caller, route.name, meta, self.notify, headers, exchange.received_at, self.ended
         )
-        if caller.can_be_asked:
-            call.ask = self.ask
+        call.ask = self.ask  # also for those that cannot be asked: their server gets to know why
         start = route.start
         task: Cancellable | None = None
         if start is not None:
@@ -265,6 +264,8 @@ class RunningCall:
             if outcome is None and call.watch is not None:
                 outcome = call.watch.refusal(call)
             if (self._dialogue is not None or _needs_client(outcome)) and self._talk().takes(call, outcome):
+                if self._exchange is not None:
+                    self._exchange.release()
                 return
             self._conclude(call, outcome, answered_at)
         except Exception as error:  # called by a server's connection, which must not suffer for a fault of ours
@@ -398,7 +399,7 @@ def _for_retry(
         return None if token is None else params | {PROGRESS_TOKEN: token}
     if method == _MESSAGE:
         level = meta.get(LOG_LEVEL)
-        return None if level is None or not reaches(level, params) else params
+        return None if level is None or not is_at_least(params, level) else params
     return params
 
 

@@ -18,6 +18,7 @@ from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import Dialogue, RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.legacy_dialogue import LegacyDialogue
+from penstock.gateway.edges.listening import Listening
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name, when_listed
 from penstock.gateway.edges.refusal import refusal_body
 from penstock.gateway.known_call import NO_META, KnownCall
@@ -44,7 +45,8 @@ from penstock.upstreams.interface import Caller, Failure, Result
 
 _EMPTY: Final = b"{}"
 _MAX_KNOWN_NAME: Final = 512
-_NOT_YET: Final = ("resources/subscribe", "resources/unsubscribe")
+_SUBSCRIBING: Final = ("resources/subscribe", "resources/unsubscribe")
+_NO_GET: Final = b'{"error":"POST messages here; GET opens the stream of a session, and needs its Mcp-Session-Id"}'
 
 
 class LegacyForm:
@@ -84,6 +86,7 @@ class LegacyEdge:
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
+        self._listening = Listening(context)
         self._forms = {revision: LegacyForm(revision, context.parking) for revision in LEGACY_VERSIONS}
 
     def __repr__(self) -> str:
@@ -111,6 +114,17 @@ class LegacyEdge:
         elif session is not None and session.questions is not None:
             session.questions.answered(message)  # what answers nothing that was asked is taken and dropped
         exchange.respond(202)
+
+    def open_stream(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
+        """GET: the stream on which a session hears what belongs to no call."""
+        if facts.session is None or facts.is_modern:
+            exchange.respond(405, _NO_GET, headers=b"allow: POST, DELETE, OPTIONS\r\n")
+        elif not facts.takes_stream:
+            exchange.respond(406, _transport_error(INVALID_REQUEST, "Not Acceptable: GET opens a text/event-stream"))
+        else:
+            found = self._session_of(exchange, view, facts)
+            if found is not None and found[1] is not None:
+                self._listening.open_stream(exchange, view, found[1])
 
     def is_refused(self, exchange: Exchange, view: View, facts: HeadFacts) -> bool:
         """Whether the request's session or version is none of ours; then that has been answered."""
@@ -194,7 +208,7 @@ class LegacyEdge:
                 running.begin(method, params, caller, None, known.headers)
                 return
         rule = lookup(Era.LEGACY, method)
-        if rule is None or method.startswith("tasks/") or method in _NOT_YET or rule.since > caller.revision:
+        if rule is None or method.startswith("tasks/") or rule.since > caller.revision:
             self._refuse(exchange, request, METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
         elif rule.kind == "list" and self._context.is_pending(view):
             exchange.spawn(when_listed(self._context, view.name, partial(self._list_listed, exchange, request, caller)))
@@ -204,6 +218,8 @@ class LegacyEdge:
             exchange.respond(200, encode_result(request.id, _EMPTY))
         elif method == "logging/setLevel":
             self._set_level(exchange, request, session)
+        elif method in _SUBSCRIBING:
+            self._subscribe(exchange, view, request, session)
         else:
             self._start_call(exchange, view, request, facts, rule, caller, session)
 
@@ -228,6 +244,31 @@ class LegacyEdge:
         if session is not None:
             session.log_level = request.params["level"]
         exchange.respond(200, encode_result(request.id, _EMPTY))
+
+    def _subscribe(self, exchange: Exchange, view: View, request: Request, session: ClientSession | None) -> None:
+        uri = name_of(request.params, "uri")
+        if uri is None:
+            self._refuse(exchange, request, INVALID_PARAMS, "Invalid params: 'params.uri' must be a string")
+        elif session is None:
+            message = "Invalid request: subscriptions belong to a session; send the Mcp-Session-Id that initialize gave"
+            self._refuse(exchange, request, INVALID_REQUEST, message)
+        elif request.method == "resources/unsubscribe":
+            self._listening.unsubscribe(session, uri)
+            exchange.respond(200, encode_result(request.id, _EMPTY))
+        else:
+            exchange.spawn(self._answer_subscribe(exchange, view, request, session, uri))
+
+    async def _answer_subscribe(
+        self, exchange: Exchange, view: View, request: Request, session: ClientSession, uri: str
+    ) -> None:
+        refusal = await self._listening.subscribe(view, session, uri)
+        if refusal is None:
+            status, body = 200, encode_result(request.id, _EMPTY)
+        elif isinstance(refusal, Failure):
+            status, body = self._forms[session.caller.revision].failure("resources/read", refusal, request.id)
+        else:
+            status, body = self._forms[session.caller.revision].refusal(refusal, request.id)
+        exchange.respond(status, body)
 
     def _list(self, exchange: Exchange, view: View, request: Request, caller: Caller) -> None:
         self._context.catalogue.refresh_if_aged(view.servers)

@@ -21,7 +21,7 @@ import msgspec
 from penstock.errors import ServerMisbehaved
 from penstock.gateway.client_questions import TOO_MANY, UNREACHABLE, Asked
 from penstock.gateway.edges.calling import Outcome, RunningCall
-from penstock.gateway.edges.modern_dialogue import not_declared
+from penstock.gateway.edges.refused_questions import not_declared
 from penstock.gateway.sessions import ClientSession
 from penstock.protocol.client_capabilities import missing
 from penstock.protocol.envelopes import encode_notification

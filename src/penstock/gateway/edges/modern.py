@@ -15,6 +15,7 @@ from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import Dialogue, RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.edges.listening import Listening
 from penstock.gateway.edges.modern_dialogue import ModernDialogue
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name, when_listed
 from penstock.gateway.edges.refusal import refusal_body
@@ -85,6 +86,7 @@ class ModernEdge:
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
+        self._listening = Listening(context)
         self._form: Final = ModernForm(context.parking, context.request_states)
         self._callers: dict[bytes, Caller] = {}
         """By the bytes of `_meta`: most clients send the same ones with every call."""
@@ -113,6 +115,10 @@ class ModernEdge:
         rule = judged[0]
         if rule.kind in _CALLS:
             self._start_call(exchange, view, request, judged, facts)
+        elif request.method == "subscriptions/listen":
+            refused = self._listening.listen(exchange, view, request, facts)
+            if refused is not None:
+                self._refuse(exchange, request.id, refused.code, refused.message)
         elif rule.kind == "list" or request.method == "server/discover":
             if self._context.is_pending(view):
                 listed = when_listed(self._context, view.name, partial(self._answer_listed, exchange, request))

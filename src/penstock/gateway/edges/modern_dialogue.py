@@ -20,13 +20,13 @@ import msgspec
 from penstock.errors import ServerBusy, ServerMisbehaved
 from penstock.gateway.edges.calling import Outcome, RunningCall
 from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.edges.refused_questions import not_declared
 from penstock.gateway.parking import Parking
 from penstock.gateway.request_states import MAX_SERVER_STATE, RequestState, RequestStates, binding_of
 from penstock.http.server import Exchange
 from penstock.protocol.client_capabilities import Askable, missing
 from penstock.protocol.errors import (
     INTERNAL_ERROR,
-    INVALID_PARAMS,
     METHOD_NOT_FOUND,
     MISSING_CLIENT_CAPABILITY,
     URL_ELICITATION_REQUIRED,
@@ -270,13 +270,6 @@ class ModernDialogue:
             return Failure(MISSING_CLIENT_CAPABILITY, failure.message, data, Era.MODERN)
         token = self._states.seal(RequestState("again", ""), self._binding(call))
         return Result(write_input_required(requests, token), Era.MODERN)
-
-
-def not_declared(method: str) -> RpcError:
-    """The answer to what a client has not declared it can be asked: that of a client that does not know it."""
-    if method == "elicitation/create":
-        return RpcError(INVALID_PARAMS, "the client has not declared that it can be asked in this way")
-    return RpcError(METHOD_NOT_FOUND, f"the client has not declared that it answers {method}")
 
 
 def _has_failed(outcome: Outcome) -> bool:

@@ -1,0 +1,140 @@
+"""Streams on which clients hear of changes: `subscriptions/listen`, and the GET stream of a legacy session.
+
+Knows: exchanges, views, listeners. Does not know: who changes what, or how servers are asked.
+Invariant: the acknowledgement is the first thing a modern client hears, and names no more than it asked for.
+
+Source: 2026-07-28 basic/patterns/subscriptions; 2025-11-25 basic/transports, server/resources.
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from penstock.errors import ServerError
+from penstock.gateway.context import GatewayContext
+from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.listeners import Listener
+from penstock.gateway.sessions import ClientSession
+from penstock.gateway.subscriptions import Refusal
+from penstock.gateway.view import View
+from penstock.http.server import Exchange
+from penstock.protocol.errors import INVALID_REQUEST, METHOD_NOT_FOUND
+from penstock.protocol.event_stream import encode_event
+from penstock.protocol.messages import Fault, Request
+from penstock.protocol.subscriptions import LIST_CHANGED, Filter, acknowledgement, read_filter
+from penstock.protocol.versions import Era
+from penstock.upstreams.interface import Failure
+
+SUBSCRIBE_SECONDS: Final = 5.0
+"""How long a listener waits for the servers of its resources before it is acknowledged without them."""
+MAX_LEGACY_URIS: Final = 1_000
+"""Resources one legacy session subscribes to."""
+_NO_STREAM: Final = Fault(INVALID_REQUEST, "Invalid request: subscriptions/listen needs 'Accept: text/event-stream'")
+
+
+class Listening:
+    """Opens and closes them."""
+
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
+
+    def __repr__(self) -> str:
+        return f"<Listening {self._context.listeners!r}>"
+
+    def listen(self, exchange: Exchange, view: View, request: Request, facts: HeadFacts) -> Fault | None:
+        """A modern client's `subscriptions/listen`; why it is refused, or None."""
+        wanted = read_filter(request.params.get("notifications"))
+        if isinstance(wanted, Fault):
+            return wanted
+        if not facts.takes_stream:
+            return _NO_STREAM
+        offered = _offered(view)
+        honoured = Filter(wanted.lists & offered.lists, wanted.uris if offered.uris else ())
+        listener = Listener(view.name, honoured.lists, None, request.id)
+        if honoured.uris:
+            self._context.in_background(self._open_with_resources(exchange, view, listener, honoured.uris))
+        else:
+            self._open(exchange, listener)
+        return None
+
+    def open_stream(self, exchange: Exchange, view: View, session: ClientSession) -> None:
+        """The GET stream of a legacy session; the newest one is the one that is written to."""
+        listener = self.listener_of(view, session)
+        before = listener.stream
+        listener.stream = exchange.open_stream()
+        exchange.on_disconnect = lambda: self._legacy_left(listener, exchange)
+        if before is not None:
+            before.finish()
+        self._context.listeners.add(listener)
+
+    @staticmethod
+    def listener_of(view: View, session: ClientSession) -> Listener:
+        """What a legacy session wants to hear of: all lists, and the resources it subscribes to."""
+        if session.listener is None:
+            session.listener = Listener(view.name, frozenset(LIST_CHANGED), None)
+        return session.listener
+
+    async def subscribe(self, view: View, session: ClientSession, uri: str) -> Refusal | None:
+        """A legacy client's `resources/subscribe`."""
+        listener = self.listener_of(view, session)
+        if len(listener.uris) >= MAX_LEGACY_URIS and uri not in listener.uris:
+            return Failure(
+                INVALID_REQUEST, f"{MAX_LEGACY_URIS} resources are subscribed to, the most that may", None, Era.LEGACY
+            )
+        return await self._subscribe(view, listener, uri)
+
+    def unsubscribe(self, session: ClientSession, uri: str) -> None:
+        """A legacy client's `resources/unsubscribe`."""
+        if session.listener is not None:
+            self._context.subscriptions.unsubscribe(session.listener, uri)
+
+    async def _open_with_resources(
+        self, exchange: Exchange, view: View, listener: Listener, uris: tuple[str, ...]
+    ) -> None:
+        try:
+            async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                async with asyncio.TaskGroup() as group:
+                    for uri in uris:
+                        group.create_task(self._subscribe(view, listener, uri))
+        except TimeoutError:
+            pass  # acknowledged are those that were had
+        except BaseException:
+            self._context.subscriptions.release(listener)
+            raise
+        self._open(exchange, listener)
+
+    def _open(self, exchange: Exchange, listener: Listener) -> None:
+        context = self._context
+        if exchange.is_disconnected:
+            context.subscriptions.release(listener)
+            return
+        assert listener.subscription_id is not None, "modern listeners have one"
+        stream = listener.stream = exchange.open_stream()
+        exchange.on_disconnect = lambda: context.subscriptions.release(listener)
+        honoured = Filter(listener.lists, tuple(listener.uris))
+        stream.send(encode_event(acknowledgement(listener.subscription_id, honoured)))
+        context.listeners.add(listener)
+
+    async def _subscribe(self, view: View, listener: Listener, uri: str) -> Refusal | None:
+        route = view.find("resources/read", uri)
+        if route is None:
+            return Failure(METHOD_NOT_FOUND, f"no server of this view has the resource {uri[:200]}", None, Era.LEGACY)
+        try:
+            return await self._context.subscriptions.subscribe(listener, route.server, uri)
+        except ServerError as error:
+            return error
+
+    def _legacy_left(self, listener: Listener, exchange: Exchange) -> None:
+        """The client has closed its stream; what it subscribed to stays, as it may open another one."""
+        if listener.stream is not None and not listener.stream.is_open:
+            listener.stream = None
+            self._context.listeners.discard(listener)
+
+
+def _offered(view: View) -> Filter:
+    """What the view says it tells of."""
+    capabilities = msgspec.json.decode(view.identity.capabilities)
+    lists = frozenset(name for name in LIST_CHANGED if name in capabilities)
+    resources = capabilities.get("resources")
+    return Filter(lists, ("*",) if isinstance(resources, dict) and resources.get("subscribe") is True else ())

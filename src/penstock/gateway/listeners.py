@@ -1,0 +1,180 @@
+"""Who wants to hear of changes, and how they are told.
+
+Knows: streams, the views they listen to, resources they subscribed to. Does not know: eras' edges, how servers tell.
+Invariants: a listener hears only what it asked for; many changes of one list within a moment are told once; telling ten thousand
+listeners never holds up the calls for longer than a slice of them takes.
+
+Source: 2026-07-28 basic/patterns/subscriptions.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final
+
+from penstock.clock import Clock
+from penstock.http.server import EventStream
+from penstock.protocol.envelopes import encode_result
+from penstock.protocol.event_stream import encode_event
+from penstock.protocol.subscriptions import closing_result, list_changed, updated
+
+SLICE: Final = 64
+"""Listeners told in one turn of the loop: about a quarter of a millisecond."""
+GATHER_SECONDS: Final = 0.05
+"""Changes within this time are told together."""
+MAX_PARENTS: Final = 32
+"""How many levels up it is looked for who subscribed."""
+PAUSE_SECONDS: Final = 0.5
+"""Between one telling and the next, when changes do not stop."""
+
+
+class Listener:
+    """One client's stream that changes of one view are told on."""
+
+    __slots__ = ("lists", "stream", "subscription_id", "uris", "view")
+
+    def __init__(
+        self, view: str, lists: frozenset[str], stream: EventStream | None, subscription_id: bytes | None = None
+    ) -> None:
+        self.view: Final = view
+        self.lists: Final = lists
+        """Capabilities whose lists it wants to hear of."""
+        self.uris: dict[str, str] = {}
+        """Resources it has subscribed to, each with the name of its server."""
+        self.stream = stream
+        """None while a legacy client has none open."""
+        self.subscription_id: Final = subscription_id
+        """JSON bytes of a modern client's request id; None for a legacy client."""
+
+    def __repr__(self) -> str:
+        era = "legacy" if self.subscription_id is None else "modern"
+        return f"<Listener {era} {self.view or 'all'} {' '.join(sorted(self.lists))} | {len(self.uris)} resources>"
+
+    def tell_list_changed(self, capability: str) -> None:
+        """The list of that capability has changed."""
+        if self.stream is not None and capability in self.lists:
+            self.stream.send(encode_event(list_changed(capability, self.subscription_id)), droppable=True)
+
+    def tell_updated(self, uri: str) -> None:
+        """A resource has changed."""
+        if self.stream is not None:
+            self.stream.send(encode_event(updated(uri, self.subscription_id)), droppable=True)
+
+    def end(self) -> None:
+        """End the stream in good order: the gateway stops, or the view is gone."""
+        stream, self.stream = self.stream, None
+        if stream is None:
+            return
+        if self.subscription_id is None:
+            stream.finish()
+        else:
+            stream.finish(encode_event(encode_result(self.subscription_id, closing_result(self.subscription_id))))
+
+
+class Listeners:
+    """All of one worker."""
+
+    __slots__ = ("_by_resource", "_by_view", "_clock", "_in_background", "_is_telling", "_pending", "_told_at")
+
+    def __init__(self, clock: Clock, in_background: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._clock = clock
+        self._in_background = in_background
+        self._by_view: dict[str, dict[Listener, None]] = {}
+        self._by_resource: dict[tuple[str, str], dict[Listener, None]] = {}
+        self._pending: dict[tuple[str, str], None] = {}
+        """Views and capabilities whose change is still to be told."""
+        self._is_telling = False
+        self._told_at = -PAUSE_SECONDS
+
+    def __repr__(self) -> str:
+        return f"<Listeners [{len(self)}] {len(self._by_resource)} resources>"
+
+    def __len__(self) -> int:
+        return sum(len(listeners) for listeners in self._by_view.values())
+
+    def add(self, listener: Listener) -> None:
+        """Tell it from now on of changed lists."""
+        self._by_view.setdefault(listener.view, {})[listener] = None
+
+    def discard(self, listener: Listener) -> None:
+        """Tell it nothing more of lists."""
+        found = self._by_view.get(listener.view)
+        if found is not None:
+            found.pop(listener, None)
+            if not found:
+                del self._by_view[listener.view]
+
+    def subscribe(self, listener: Listener, server: str, uri: str) -> None:
+        """Tell it of updates of that resource."""
+        listener.uris[uri] = server
+        self._by_resource.setdefault((server, uri), {})[listener] = None
+
+    def unsubscribe(self, listener: Listener, uri: str) -> str | None:
+        """Stop that; returns the resource's server when nobody wants to hear of it any more."""
+        server = listener.uris.pop(uri, None)
+        found = self._by_resource.get((server, uri)) if server is not None else None
+        if server is None or found is None:
+            return None
+        found.pop(listener, None)
+        if found:
+            return None
+        del self._by_resource[server, uri]
+        return server
+
+    def is_wanted(self, server: str, uri: str) -> bool:
+        """Whether anybody subscribed to that resource."""
+        return (server, uri) in self._by_resource
+
+    def list_changed(self, view: str, capability: str) -> None:
+        """Tell the view's listeners soon."""
+        if view in self._by_view:
+            self._pending[view, capability] = None
+            if not self._is_telling:
+                self._is_telling = True
+                self._in_background(self._tell())
+
+    def updated(self, server: str, uri: str) -> None:
+        """Tell those at once who subscribed to the resource, or to one it is a part of."""
+        told: set[Listener] = set()
+        for candidate in _with_parents(uri):
+            for listener in list(self._by_resource.get((server, candidate), ())):
+                if listener not in told:
+                    told.add(listener)
+                    listener.tell_updated(uri)
+
+    def end_all(self, view: str | None = None) -> None:
+        """End all streams in good order; of one view, or all."""
+        for name in [view] if view is not None else list(self._by_view):
+            for listener in self._by_view.pop(name, {}):
+                listener.end()
+
+    async def _tell(self) -> None:
+        """Runs while there is something to tell."""
+        try:
+            while self._pending:
+                rest = self._told_at + PAUSE_SECONDS - self._clock.now()
+                await self._clock.sleep(max(GATHER_SECONDS, rest))
+                pending, self._pending = self._pending, {}
+                for view, capability in pending:
+                    await self._tell_view(view, capability)
+                self._told_at = self._clock.now()
+        finally:
+            self._is_telling = False
+
+    async def _tell_view(self, view: str, capability: str) -> None:
+        for number, listener in enumerate(list(self._by_view.get(view, ())), 1):
+            listener.tell_list_changed(capability)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+
+
+def _with_parents(uri: str) -> Iterator[str]:
+    """The URI, and those of which it names a part, with and without a slash at the end."""
+    yield uri
+    cut = uri.rfind("/")
+    for _ in range(MAX_PARENTS):
+        if cut <= 0 or uri[cut - 1] in "/:":
+            return
+        if cut + 1 < len(uri):
+            yield uri[: cut + 1]
+        yield uri[:cut]
+        cut = uri.rfind("/", 0, cut)
