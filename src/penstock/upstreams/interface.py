@@ -63,8 +63,7 @@ class Caller:
         """Who asks, as sign-in has it; empty where there is none."""
         self.askable: Final = read_askable(capabilities, revision)
         """What a server may ask while it works on a call of this client."""
-        self.can_be_asked: Final = bool(self.askable) or era is Era.MODERN
-        """Whether there is somebody to turn to: a modern client that declared nothing is told what its call would have needed."""
+        self.can_be_asked: Final = bool(self.askable)
         self.modern_capabilities: Final = capabilities if era is Era.MODERN else declared(self.askable, LATEST_MODERN)
         """The same as a modern server is told, JSON object."""
         self.shared_key: Final = ("shared", f"{principal}\n{declared(self.askable, LATEST_MODERN).decode()}")

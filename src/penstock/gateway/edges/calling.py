@@ -161,7 +161,9 @@ class RunningCall:
         call = self._call = Call(
             method, params, caller, route.name, meta, self.notify, headers, exchange.received_at, self.ended
         )
-        if caller.can_be_asked:
+        if (
+            caller.can_be_asked or caller.era is Era.MODERN
+        ):  # one that declared nothing is told what it would have needed
             call.ask = self.ask
         start = route.start
         task: Cancellable | None = None
