@@ -80,8 +80,7 @@ class Caller:
         """Who asks, as sign-in has it; empty where there is none."""
         self.askable: Final = read_askable(capabilities, revision)
         """What a server may ask while it works on a call of this client."""
-        self.can_be_asked: Final = bool(self.askable) or era is Era.MODERN
-        """Whether there is somebody to turn to: a modern client that declared nothing is told what its call would have needed."""
+        self.can_be_asked: Final = bool(self.askable)
         self.sink: Sink | None = None
         """Takes what belongs to a legacy client's session and to none of its calls; None where there is no session."""
         self.modern_capabilities: Final = capabilities if era is Era.MODERN else declared(self.askable, LATEST_MODERN)

@@ -94,7 +94,7 @@ async def test_what_is_not_declared_is_not_asked(empty: Running) -> None:
 
     await with_tool(empty, tool)
     for capabilities, revision, codes in (
-        ({}, "2025-11-25", [-32601, -32601, -32601, -32601]),
+        ({}, "2025-11-25", [-32602, -32602, -32601, -32601]),
         ({"roots": {}}, "2025-11-25", [-32602, -32602, -32601]),
         ({"elicitation": {"url": {}}, "roots": {}, "sampling": {}}, "2025-11-25", [-32602]),
         ({"elicitation": {"form": {}, "url": {}}, "roots": {}, "sampling": {}}, "2025-06-18", [-32602]),

@@ -274,8 +274,8 @@ async def test_two_calls_over_one_session_are_asked_each_its_own() -> None:
         await end(asked, line, said=reply.body["result"]["said"])
 
     async with serving(server_with(tool)) as (server, upstream):
-        await warm(upstream, MODERN)
-        both = {whose: Sent(MODERN) for whose in ("ann", "bob")}
+        await warm(upstream, OWN)
+        both = {whose: Sent(OWN) for whose in ("ann", "bob")}
         running = {}
         for whose, sent in both.items():
             sent.call.params["arguments"] = Raw(json.dumps({"whose": whose}).encode())
@@ -356,11 +356,11 @@ async def test_a_lost_session_withdraws_what_was_asked_in_it() -> None:
         return None
 
     async with serving(server_with(tool)) as (server, upstream):
-        sent = Sent(MODERN)
+        sent = Sent(OWN)
         running = sent.begin(upstream, at_once=False)
         question = await sent.asked()
         lost.set()
-        assert isinstance(await upstream.call(call_of(MODERN)), Result)
+        assert isinstance(await upstream.call(call_of(OWN)), Result)
         assert sent.withdrawn == [question]
         question.answer(b'{"roots":[]}')
         running.cancel()
