@@ -20,6 +20,7 @@ from tests.unit.upstreams.scripted_http import (
     error,
     http,
     initialized,
+    is_listening,
     rpc,
     serving,
     stream,
@@ -47,11 +48,6 @@ def legacy(script: Script, session: str | None = "s", **capabilities: Any) -> Sc
         return await script(asked, line)
 
     return answer
-
-
-def is_listening(asked: Asked) -> bool:
-    """Whether a session's own stream is to be opened, not one of a call resumed."""
-    return asked.method == "GET" and "last-event-id" not in asked.headers
 
 
 async def echo(asked: Asked, _: Line) -> bytes:
