@@ -221,7 +221,7 @@ class RunningCall:
     ) -> None:
         """The client is back, with another request."""
         self._exchange, self._request_id, self._facts = exchange, request_id, facts
-        self._retry_meta = {key: meta[key].copy() for key in _OF_NOTIFICATIONS & meta.keys()} if meta else {}
+        self._retry_meta = {key: value.copy() for key, value in (meta or {}).items() if key in _OF_NOTIFICATIONS}
         exchange.on_disconnect = self.cancel
 
     def hold(self, call: Call) -> None:
