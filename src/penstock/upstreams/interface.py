@@ -78,7 +78,7 @@ class Caller:
         """JSON object, or empty when the client did not say."""
         self.principal: Final = principal
         """Who asks, as sign-in has it; empty where there is none."""
-        self.askable: Final = read_askable(capabilities)
+        self.askable: Final = read_askable(capabilities, revision)
         """What a server may ask while it works on a call of this client."""
         self.can_be_asked: Final = bool(self.askable)
         self.sink: Sink | None = None

@@ -21,6 +21,7 @@ from penstock.errors import PenstockError, ServerError, ServerMisbehaved, Server
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.envelopes import encode_notification, encode_request
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Message, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era
@@ -357,13 +358,15 @@ class LegacyHttp:
         return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, request_id
 
     def _params(self, call: Call, request_id: bytes) -> dict[str, Raw]:
-        meta = call.meta
+        meta, params = call.meta, call.params
+        if REQUEST_STATE in params or INPUT_RESPONSES in params:  # words of the other era
+            params = {key: value for key, value in params.items() if key not in {REQUEST_STATE, INPUT_RESPONSES}}
         if not meta:
-            return call.params
+            return params
         rest = {key: value for key, value in meta.items() if key != LOG_LEVEL}
         if PROGRESS_TOKEN in rest:
             rest[PROGRESS_TOKEN] = Raw(request_id)
-        return call.params | {"_meta": Raw(_encode(rest))} if rest else call.params
+        return params | {"_meta": Raw(_encode(rest))} if rest else params
 
     def _refused(self, session: LegacySession, response: Response, request_id: bytes) -> Failure:
         name = self._link.name

@@ -29,7 +29,7 @@ from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
 from penstock.http.messages import Body
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import encode_error, encode_result
+from penstock.protocol.envelopes import encode_error, encode_result, read_id
 from penstock.protocol.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -37,6 +37,7 @@ from penstock.protocol.errors import (
     RESOURCE_NOT_FOUND,
     translate_error,
 )
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Message, Notification, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
 from penstock.protocol.methods import MethodRule, lookup
@@ -264,6 +265,11 @@ class LegacyEdge:
         session: ClientSession | None,
     ) -> None:
         method, params = request.method, request.params
+        if (
+            REQUEST_STATE in params or INPUT_RESPONSES in params
+        ):  # words of the other era, which reach no server unsealed
+            params.pop(REQUEST_STATE, None)
+            params.pop(INPUT_RESPONSES, None)
         known = view.known.get(facts)
         if known is not None and known.meta is NO_META and known.method == method and "_meta" not in params:
             field = known.name_field
@@ -293,9 +299,9 @@ class LegacyEdge:
             return  # without a session nobody can tell whose id it is
         params = notification.params
         if notification.method == "notifications/cancelled":
-            request_id = params.get("requestId")
-            if request_id is not None:
-                session.cancel(bytes(request_id))
+            request_id = read_id(bytes(params.get("requestId", b"")))
+            if isinstance(request_id, bytes):
+                session.cancel(request_id)
         elif notification.method == "notifications/progress" and session.questions is not None:
             session.questions.progressed(params)
 

@@ -40,7 +40,6 @@ from penstock.protocol.errors import (
 )
 from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Notification, Request
-from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.methods import TASKS_EXTENSION, MethodRule
 from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
@@ -196,8 +195,7 @@ class ModernEdge:
                 self._hand_over(exchange, request, said.worker, facts)
                 return
             if said is not None:
-                token = meta.get(PROGRESS_TOKEN) if meta is not None else None
-                said.dialogue.resume(exchange, request.id, facts, token, said.responses)
+                said.dialogue.resume(exchange, request.id, facts, caller, meta=meta, responses=said.responses)
                 return
         running = RunningCall(exchange, request.id, facts, route, self._form)
         task = running.begin(request.method, params, caller, meta, headers)
