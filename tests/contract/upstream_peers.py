@@ -105,7 +105,7 @@ class Starting:
         self.describe = upstream.describe
         self._has_sessions = True
         self.state, self.recent_log, self.close = upstream.state, upstream.recent_log, upstream.close
-        self.binds, self.hear = upstream.binds, upstream.hear
+        self.binds, self.hear, self.roots_changed = upstream.binds, upstream.hear, upstream.roots_changed
         self.subscribe, self.unsubscribe = upstream.subscribe, upstream.unsubscribe
 
     async def call(self, call: Call) -> Answer:

@@ -36,6 +36,7 @@ class _Sealed(msgspec.Struct, array_like=True):
     capabilities: bytes
     client_info: bytes
     worker: int = 0
+    principal: str = ""
 
 
 _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
@@ -124,8 +125,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._known)
 
-    def open(self, view: str, revision: str, capabilities: bytes, client_info: bytes, worker: int = 0) -> str:
-        """A new session's id, to be sent as `Mcp-Session-Id`; `worker` is its home."""
+    def open(
+        self, view: str, revision: str, capabilities: bytes, client_info: bytes, *, worker: int = 0, principal: str = ""
+    ) -> str:
+        """A new session's id, to be sent as `Mcp-Session-Id`; `worker` is its home, `principal` whose it is."""
         sealed = _Sealed(
             os.urandom(12).hex(),
             view,
@@ -134,20 +137,26 @@ class Sessions:
             _bounded_capabilities(capabilities),
             client_info if len(client_info) <= _MAX_CLIENT_INFO else b"",
             worker,
+            principal,
         )
         token = self._sealer.seal(_PURPOSE, msgspec.msgpack.encode(sealed))
         self._remember(token.encode(), sealed)
         return token
 
-    def find(self, view: str, token: bytes) -> ClientSession | None:
-        """The session of an id; None when it is not ours, has ended, has expired or belongs to another view."""
+    def find(self, view: str, token: bytes, principal: str = "") -> ClientSession | None:
+        """The session of an id; None when it is not ours, has ended, has expired or belongs to another view or principal."""
         session = self._known.get(token)
         if session is None:
             try:
                 session = self._remember(token, _decode(self._sealer.open(_PURPOSE, token)))
             except (SealError, msgspec.DecodeError):
                 return None
-        if session.view != view or session.key in self._ended or session.expires < self._clock.wall():
+        if (
+            session.view != view
+            or session.caller.principal != principal
+            or session.key in self._ended
+            or session.expires < self._clock.wall()
+        ):
             return None
         session.used_at = self._clock.now()
         return session
@@ -170,7 +179,9 @@ class Sessions:
         self._on_end(session)
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
-        caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)
+        caller = Caller(
+            Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info, sealed.principal
+        )
         session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS, sealed.worker)
         session.used_at = self._clock.now()
         self._on_known(session)

@@ -155,6 +155,11 @@ class StreamableHttpUpstream:
         """When each session has one of its own at the server."""
         return self._choice[caller.era] is not Era.MODERN and self._legacy.binds(caller)
 
+    def roots_changed(self, caller: Caller) -> None:
+        """See `Upstream`."""
+        if self._choice[caller.era] is Era.LEGACY:
+            self._legacy.roots_changed(caller)
+
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
         self._heard = self._legacy.heard = heard

@@ -187,6 +187,13 @@ class LegacyHttp:
         else:
             take(message)
 
+    def roots_changed(self, caller: Caller) -> None:
+        """Tell the session of that caller alone, if it has one."""
+        key = self._book.key_for(caller)
+        session = self._book.find(key, self._clock.now()) if key[0] == "own" else None
+        if session is not None:
+            self._in_background(self._tell(session, encode_notification("notifications/roots/list_changed", {})))
+
     def lose(self, session: LegacySession) -> None:
         """The server does not know the session any more."""
         if not session.is_over:
@@ -234,7 +241,8 @@ class LegacyHttp:
         is_own = key[0] == "own"
         version = caller.revision if is_own and self._settings.protocol == "auto" else self.version
         info = caller.client_info if is_own and caller.client_info else self._settings.client_info
-        capabilities = declared(caller.askable, version)
+        askable = caller.askable if is_own else caller.askable._replace(roots_changes=False)
+        capabilities = declared(askable, version)
         agreement, session_id = await self._handshake.initialize(self._next_id(), version, info, capabilities)
         head = b"" if session_id is None else b"mcp-session-id: %b\r\n" % session_id
         if agreement.version >= _VERSION_HEADER_SINCE:

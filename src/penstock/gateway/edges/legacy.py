@@ -46,8 +46,11 @@ from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, ans
 from penstock.upstreams.interface import Caller, Failure, Result
 
 _EMPTY: Final = b"{}"
+_KNOWN_CALLERS: Final = 1024
 _MAX_KNOWN_NAME: Final = 512
-_FOR_ALL_WORKERS: Final = frozenset({"notifications/cancelled", "notifications/progress"})
+_FOR_ALL_WORKERS: Final = frozenset(
+    {"notifications/cancelled", "notifications/progress", "notifications/roots/list_changed"}
+)
 """Nobody knows which worker has the call they are about."""
 _SUBSCRIBING: Final = ("resources/subscribe", "resources/unsubscribe")
 _NO_GET: Final = b'{"error":"POST messages here; GET opens the stream of a session, and needs its Mcp-Session-Id"}'
@@ -91,16 +94,14 @@ class LegacyForm:
         return 200, refusal_body(request_id, error)
 
 
-_STATELESS: Final = {revision: Caller(Era.LEGACY, revision, None) for revision in LEGACY_VERSIONS}
-"""Callers that sent no session id: curl, and clients of servers that keep no sessions."""
-
-
 class LegacyEdge:
     """Serves legacy requests of all revisions."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._listening = Listening(context)
+        self._stateless: dict[tuple[str, str], Caller] = {}
+        """By revision and principal."""
         self._forms = {revision: LegacyForm(revision, context.parking, context.replay) for revision in LEGACY_VERSIONS}
 
     def __repr__(self) -> str:
@@ -111,10 +112,12 @@ class LegacyEdge:
         if isinstance(message, Request) and message.method == "initialize":
             if self._context.is_pending(view):
                 exchange.spawn(
-                    when_listed(self._context, view.name, partial(self._initialize_listed, exchange, message))
+                    when_listed(
+                        self._context, view.name, partial(self._initialize_listed, exchange, message, facts.principal)
+                    )
                 )
             else:
-                self._initialize(exchange, view, message)
+                self._initialize(exchange, view, message, facts.principal)
             return
         found = self._session_of(exchange, view, facts)
         if found is None:
@@ -129,7 +132,7 @@ class LegacyEdge:
         if isinstance(message, Notification):
             if hops is not None and message.method in _FOR_ALL_WORKERS:
                 hops.tell_others(exchange)
-            self._notification(message, session)
+            self._notification(message, view, session)
         elif (
             hops is not None and message.id is not None and (worker := worker_of(message.id)) not in (None, hops.index)
         ):
@@ -227,14 +230,23 @@ class LegacyEdge:
             return None
         token = facts.session
         if token is None:
-            return _STATELESS[revision], None
-        session = self._context.sessions.find(view.name, token)
+            return self._stateless_caller(revision, facts.principal), None
+        session = self._context.sessions.find(view.name, token, facts.principal)
         if session is None:
             exchange.respond(404, _transport_error(INVALID_REQUEST, "Session not found: initialize again"))
             return None
         return session.caller, session
 
-    def _initialize(self, exchange: Exchange, view: View, request: Request) -> None:
+    def _stateless_caller(self, revision: str, principal: str) -> Caller:
+        """Who sent no session id: curl, and clients of servers that keep no sessions."""
+        caller = self._stateless.get((revision, principal))
+        if caller is None:
+            if len(self._stateless) >= _KNOWN_CALLERS:
+                del self._stateless[next(iter(self._stateless))]
+            caller = self._stateless[revision, principal] = Caller(Era.LEGACY, revision, None, principal=principal)
+        return caller
+
+    def _initialize(self, exchange: Exchange, view: View, request: Request, principal: str) -> None:
         asked = _InitializeParams.read(request)
         if asked is None:
             message = (
@@ -244,16 +256,21 @@ class LegacyEdge:
             return
         revision = answer_to_initialize(asked.protocolVersion)
         token = self._context.sessions.open(
-            view.name, revision, bytes(asked.capabilities), bytes(asked.clientInfo), self._context.worker
+            view.name,
+            revision,
+            bytes(asked.capabilities),
+            bytes(asked.clientInfo),
+            worker=self._context.worker,
+            principal=principal,
         )
         result = _initialize_result(view, revision)
         exchange.respond(200, encode_result(request.id, result), headers=b"mcp-session-id: %b\r\n" % token.encode())
 
-    def _initialize_listed(self, exchange: Exchange, request: Request, view: View | None) -> None:
+    def _initialize_listed(self, exchange: Exchange, request: Request, principal: str, view: View | None) -> None:
         if view is None:
             exchange.respond(404, _transport_error(METHOD_NOT_FOUND, "this view has just been removed"))
         else:
-            self._initialize(exchange, view, request)
+            self._initialize(exchange, view, request, principal)
 
     def _request(
         self,
@@ -294,7 +311,7 @@ class LegacyEdge:
         else:
             self._start_call(exchange, view, request, facts, rule, caller, session)
 
-    def _notification(self, notification: Notification, session: ClientSession | None) -> None:
+    def _notification(self, notification: Notification, view: View, session: ClientSession | None) -> None:
         if session is None:
             return  # without a session nobody can tell whose id it is
         params = notification.params
@@ -304,6 +321,9 @@ class LegacyEdge:
                 session.cancel(request_id)
         elif notification.method == "notifications/progress" and session.questions is not None:
             session.questions.progressed(params)
+        elif notification.method == "notifications/roots/list_changed":
+            for server in view.servers:
+                server.upstream.roots_changed(session.caller)
 
     def _set_level(self, exchange: Exchange, request: Request, session: ClientSession | None) -> None:
         level = name_of(request.params, "level")
