@@ -30,7 +30,7 @@ from penstock.protocol.methods import INPUT_REQUESTS
 from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, subscription_of
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.asking import AskingTurn
-from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
+from penstock.upstreams.interface import Answer, Call, Failure, Heard, Raw, Result
 from penstock.upstreams.log_levels import RANKS, is_wanted
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.turns import Habits, Turn, Turns
@@ -91,6 +91,7 @@ class Conversation:
         "_wire",
         "complaint",
         "era",
+        "heard",
         "is_closing",
         "version",
     )
@@ -133,6 +134,8 @@ class Conversation:
         self.is_closing = False
         self.complaint: str = ""
         """What the server did that made us end the wire; empty while it behaves."""
+        self.heard: Heard | None = None
+        """Takes what a legacy server says of changes in this very conversation; None: `Habits.heard` does."""
 
     def __repr__(self) -> str:
         return f"<Conversation {self._server} {self.version} | in flight {len(self._pending)}>"
@@ -201,8 +204,8 @@ class Conversation:
             params["_meta"] = self._meta_with_token(params.get("_meta"), request_id)
         flight = Flight(request_id, self._loop.create_future(), call, token)
         self._pending[request_id] = flight
-        # raw slices of a caller may be pretty-printed
-        wire.ask(one_line(encode_request(request_id, method, params)), partial(self._lost, flight))
+        message = one_line(encode_request(request_id, method, params))  # raw slices of a caller may be pretty-printed
+        wire.ask(message, partial(self._lost, flight), call.headers if call is not None else ())
         return flight
 
     def subscribe_again(self) -> None:
@@ -321,7 +324,7 @@ class Conversation:
     def _change_received(self, notification: Notification) -> None:
         """A legacy server just says it; a modern one says to whom."""
         if self.era is Era.LEGACY:
-            heard = self._habits.heard
+            heard = self.heard or self._habits.heard
         else:
             subscription = subscription_of(notification.params)
             flight = self._pending.get(subscription) if subscription is not None else None

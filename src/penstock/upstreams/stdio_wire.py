@@ -9,6 +9,7 @@ from collections.abc import Callable
 from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.upstreams.child_process import ChildProcess
 from penstock.upstreams.conversation import Conversation
+from penstock.upstreams.wire import Headers
 
 
 class ChildWire:
@@ -43,7 +44,7 @@ class ChildWire:
         """See `Wire`."""
         return "lines to stdout"
 
-    def ask(self, message: bytes, lost: Callable[[ServerError], None]) -> None:
+    def ask(self, message: bytes, lost: Callable[[ServerError], None], headers: Headers = ()) -> None:
         """See `Wire`; what the pipe took is lost with the process alone."""
         self.tell(message)
 

@@ -60,6 +60,10 @@ class NotLegacyAnswer(PenstockError):
     """The server does not take the handshake, or no longer; what was sent was not processed."""
 
 
+class SpeaksSse(NotLegacyAnswer):
+    """The server speaks the HTTP+SSE transport of 2024-11-05 instead."""
+
+
 class _SessionLost(PenstockError):
     """The server does not know the session any more."""
 
@@ -81,7 +85,7 @@ class LegacyHttp:
 
     def __init__(self, link: HttpLink, settings: StreamableHttpSettings, counts: HttpCounts, clock: Clock) -> None:
         self._link, self._settings, self._counts, self._clock = link, settings, counts, clock
-        self._book = SessionBook(
+        self._book: SessionBook[LegacySession] = SessionBook(
             shares_all=settings.sessions == "shared",
             max_own=settings.max_sessions,
             idle_seconds=settings.session_idle_seconds,
@@ -268,7 +272,11 @@ class LegacyHttp:
         return error_reply(response)
 
     async def _why_not(self, response: Response) -> str:
-        """Why a POST of `initialize` was refused; a server of the transport before this one shows itself by a GET."""
+        """Why a POST of `initialize` was refused.
+
+        Raises:
+            SpeaksSse: the server is one of the transport before this one: it shows itself by a GET.
+        """
         seen: list[bytes] = []
 
         def take_first(event: Event) -> bool:
@@ -282,10 +290,7 @@ class LegacyHttp:
         except (RequestFailed, ServerError, TimeoutError):
             seen.clear()
         if b"endpoint" in seen:
-            return (
-                "speaks the HTTP+SSE transport of 2024-11-05, which Penstock does not speak to servers yet; give it the "
-                "server's streamable HTTP URL, often the same with /mcp instead of /sse"
-            )
+            raise SpeaksSse("speaks the HTTP+SSE transport of 2024-11-05")
         return clause(refusal(self._link.name, self._link.url, response))
 
     def _session_id(self, response: Response) -> bytes | None:

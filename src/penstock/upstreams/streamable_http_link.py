@@ -128,6 +128,14 @@ class HttpLink:
                 else:  # its answer is had, but its stream has not ended: the connection comes back by itself
                     connection.on_settled = pool.give_back
 
+    async def open_apart(self) -> ClientConnection:
+        """A connection that the pool knows nothing of: for a stream that lasts as long as it can.
+
+        Raises:
+            ServerError: none could be opened.
+        """
+        return await self._open()
+
     async def _open(self) -> ClientConnection:
         try:
             connection = await connect(self.origin, limits=self._limits, tls=self._tls)

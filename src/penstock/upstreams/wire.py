@@ -8,6 +8,8 @@ from typing import Protocol
 
 from penstock.errors import ServerError
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
 
 class Wire(Protocol):
     """What carries messages to the server; what comes from there is handed to `Conversation.received`."""
@@ -22,8 +24,13 @@ class Wire(Protocol):
         """Sent by us, and not taken by the server yet."""
         ...
 
-    def ask(self, message: bytes, lost: Callable[[ServerError], None]) -> None:
-        """Send a request, in bytes without a line end; `lost` is told when it is known not to have reached the server."""
+    def ask(self, message: bytes, lost: Callable[[ServerError], None], headers: Headers = ()) -> None:
+        """Send a request, in bytes without a line end.
+
+        Args:
+            lost: told when the request is known not to have reached the server.
+            headers: of the client's call, for a transport that has headers.
+        """
 
     def tell(self, message: bytes) -> None:
         """Send what is no request, behind all that was sent before it; without effect when nothing can be sent."""
