@@ -166,6 +166,9 @@ class LegacySse:
         """
         key = self._book.key_for(caller)
         session = self._book.find(key, self._clock.now())
+        if session is not None and not session.talk.is_open:  # it was given up, and its stream has not noticed yet
+            self._over(session)
+            session = None
         return session or await self._opening.run(key, lambda: self._open(key, caller))
 
     async def close_session(self, name: str) -> None:
@@ -294,7 +297,7 @@ class LegacySse:
     def _note_end(self, began_at: float, error: ServerError) -> None:
         """Many that end together, or began before the last one ended, are one failure."""
         self._last_error = error.message.removeprefix(f"server '{self._link.name}': ")
-        if began_at > self._ended_at:
+        if began_at >= self._ended_at:
             now = self._ended_at = self._clock.now()
             self._retry_at = now + self._backoff.delay_after(now - began_at)
 
