@@ -21,6 +21,7 @@ from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Caller, Cancellable
 
 _PURPOSE: Final = b"session"
+_STREAM_PURPOSE: Final = b"sse stream"
 LIFETIME_SECONDS: Final = 30 * 24 * 3600
 MAX_CAPABILITIES: Final = 4096
 """Bytes of a client's capabilities that are sealed; larger ones are cut to the core ones."""
@@ -38,6 +39,7 @@ class _Sealed(msgspec.Struct, array_like=True):
 
 
 _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
+_decode_stream: Final = msgspec.msgpack.Decoder(tuple[str, str]).decode
 
 
 class ClientSession:
@@ -102,6 +104,26 @@ class Sessions:
         token = self._sealer.seal(_PURPOSE, msgspec.msgpack.encode(sealed))
         self._remember(token.encode(), sealed)
         return token
+
+    def open_unnamed(self, view: str, revision: str, capabilities: bytes, client_info: bytes) -> ClientSession:
+        """A new session without an id: whoever opens it holds it, and ends it."""
+        key = os.urandom(12).hex()
+        bounded_info = client_info if len(client_info) <= _MAX_CLIENT_INFO else b""
+        caller = Caller(Era.LEGACY, revision, key, _bounded_capabilities(capabilities), bounded_info)
+        return ClientSession(key, view, caller, self._clock.wall() + LIFETIME_SECONDS)
+
+    def name_stream(self, view: str) -> tuple[str, str]:
+        """For a new stream of HTTP+SSE: what it is called here, and the same sealed for its client."""
+        key = os.urandom(12).hex()
+        return key, self._sealer.seal(_STREAM_PURPOSE, msgspec.msgpack.encode((key, view)))
+
+    def find_stream(self, view: str, token: bytes) -> str | None:
+        """What `name_stream` called it; None when the token is not ours, or belongs to another view."""
+        try:
+            key, its_view = _decode_stream(self._sealer.open(_STREAM_PURPOSE, token))
+        except (SealError, msgspec.DecodeError):
+            return None
+        return key if its_view == view else None
 
     def find(self, view: str, token: bytes) -> ClientSession | None:
         """The session of an id; None when it is not ours, has ended, has expired or belongs to another view."""

@@ -1,4 +1,4 @@
-"""Clients of 2025-03-26 to 2025-11-25 over streamable HTTP: sessions, `initialize`, answers always with status 200.
+"""Clients of the legacy revisions over streamable HTTP: sessions, `initialize`, answers always with status 200.
 
 Knows: sealed sessions, the legacy methods answered here. Does not know: the modern checks, servers' transports.
 
@@ -7,6 +7,7 @@ else; only refusals of the transport (bad version header, no such session, batch
 Source: 2025-11-25 basic/transports, basic/lifecycle; 2025-03-26 basic/transports (batches).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Final
 
@@ -42,6 +43,8 @@ from penstock.protocol.results import to_legacy
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, answer_to_initialize
 from penstock.upstreams.interface import Caller, Failure, Result
 
+Begin = Callable[[View, str, bytes, bytes], bytes]
+"""Opens a session of that view, revision, capabilities and client info (JSON); returns header lines for the answer."""
 _EMPTY: Final = b"{}"
 _MAX_KNOWN_NAME: Final = 512
 _SUBSCRIBING: Final = ("resources/subscribe", "resources/unsubscribe")
@@ -94,17 +97,30 @@ class LegacyEdge:
     def message(self, exchange: Exchange, view: View, message: Message, facts: HeadFacts) -> None:
         """One POSTed message."""
         if isinstance(message, Request) and message.method == "initialize":
-            if self._context.is_pending(view):
-                exchange.spawn(
-                    when_listed(self._context, view.name, partial(self._initialize_listed, exchange, message))
-                )
-            else:
-                self._initialize(exchange, view, message)
+            self.initialize(exchange, view, message, self._open_session)
             return
         found = self._session_of(exchange, view, facts)
-        if found is None:
-            return
-        caller, session = found
+        if found is not None:
+            self.take(exchange, view, message, facts, *found)
+
+    def initialize(self, exchange: Exchange, view: View, request: Request, begin: Begin) -> None:
+        """`initialize`, once the view's servers have had their time to be listed; `begin` opens the session."""
+        if self._context.is_pending(view):
+            listed = partial(self._initialize_listed, exchange, request, begin)
+            exchange.spawn(when_listed(self._context, view.name, listed))
+        else:
+            self._initialize(exchange, view, request, begin)
+
+    def take(
+        self,
+        exchange: Exchange,
+        view: View,
+        message: Message,
+        facts: HeadFacts,
+        caller: Caller,
+        session: ClientSession | None,
+    ) -> None:
+        """Any other message of a client that is known."""
         if isinstance(message, Request):
             self._request(exchange, view, message, facts, caller, session)
             return
@@ -139,11 +155,14 @@ class LegacyEdge:
         found = self._session_of(exchange, view, facts)
         if found is None or found[1] is None:
             return
-        session = found[1]
+        self.close(view, found[1])
+        exchange.respond(204)
+
+    def close(self, view: View, session: ClientSession) -> None:
+        """End a session, and what was opened for it at servers."""
         self._context.sessions.end(session)
         for server in view.servers:
             self._context.in_background(server.upstream.close_session(session.key))
-        exchange.respond(204)
 
     def _session_of(
         self, exchange: Exchange, view: View, facts: HeadFacts
@@ -164,7 +183,12 @@ class LegacyEdge:
             return None
         return session.caller, session
 
-    def _initialize(self, exchange: Exchange, view: View, request: Request) -> None:
+    def _open_session(self, view: View, revision: str, capabilities: bytes, client_info: bytes) -> bytes:
+        """See `Begin`."""
+        token = self._context.sessions.open(view.name, revision, capabilities, client_info)
+        return b"mcp-session-id: %b\r\n" % token.encode()
+
+    def _initialize(self, exchange: Exchange, view: View, request: Request, begin: Begin) -> None:
         asked = _InitializeParams.read(request)
         if asked is None:
             message = (
@@ -173,15 +197,14 @@ class LegacyEdge:
             exchange.respond(200, encode_error(request.id, INVALID_PARAMS, message, null_id=False))
             return
         revision = answer_to_initialize(asked.protocolVersion)
-        token = self._context.sessions.open(view.name, revision, bytes(asked.capabilities), bytes(asked.clientInfo))
-        result = _initialize_result(view, revision)
-        exchange.respond(200, encode_result(request.id, result), headers=b"mcp-session-id: %b\r\n" % token.encode())
+        headers = begin(view, revision, bytes(asked.capabilities), bytes(asked.clientInfo))
+        exchange.respond(200, encode_result(request.id, _initialize_result(view, revision)), headers=headers)
 
-    def _initialize_listed(self, exchange: Exchange, request: Request, view: View | None) -> None:
+    def _initialize_listed(self, exchange: Exchange, request: Request, begin: Begin, view: View | None) -> None:
         if view is None:
             exchange.respond(404, _transport_error(METHOD_NOT_FOUND, "this view has just been removed"))
         else:
-            self._initialize(exchange, view, request)
+            self._initialize(exchange, view, request, begin)
 
     def _request(
         self,
