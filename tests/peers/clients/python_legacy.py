@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 from mcp import ClientSession, types
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
 
@@ -53,7 +54,9 @@ class Session:
 
 @asynccontextmanager
 async def open_session(target: dict[str, Any], mode: str) -> AsyncIterator[Session]:
-    async with streamable_http_client(target["url"]) as (read, write, _), ClientSession(read, write) as session:
+    url = target["url"]
+    transport: Any = sse_client(url) if driver.is_sse(url) else streamable_http_client(url)
+    async with transport as (read, write, *_), ClientSession(read, write) as session:
         await session.initialize()
         yield Session(session)
 

@@ -1,7 +1,8 @@
 // The client of the TypeScript SDK 1.x, which knows legacy revisions alone.
-import { load, main } from './driver.mjs';
+import { countArrivals, isSse, load, main } from './driver.mjs';
 
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
+const { SSEClientTransport } = load('@modelcontextprotocol/sdk/client/sse.js');
 const { StreamableHTTPClientTransport } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
 
 class PeerClient extends Client {
@@ -12,6 +13,8 @@ class PeerClient extends Client {
 
 await main(async (url) => {
   const client = new PeerClient({ name: 'typescript-1', version: '1.0.0' });
-  await client.connect(new StreamableHTTPClientTransport(new URL(url)));
+  const Transport = isSse(url) ? SSEClientTransport : StreamableHTTPClientTransport;
+  await client.connect(new Transport(new URL(url)));
+  if (isSse(url)) countArrivals(client);
   return client;
 });

@@ -1,7 +1,7 @@
 // The TypeScript client 2.x; mode `auto` probes for 2026-07-28, mode `legacy` does not.
-import { load, main } from './driver.mjs';
+import { countArrivals, isSse, load, main } from './driver.mjs';
 
-const { Client, StreamableHTTPClientTransport } = load('@modelcontextprotocol/client');
+const { Client, SSEClientTransport, StreamableHTTPClientTransport } = load('@modelcontextprotocol/client');
 
 class PeerClient extends Client {
   callTool(name, args, options) {
@@ -11,6 +11,8 @@ class PeerClient extends Client {
 
 await main(async (url, mode) => {
   const client = new PeerClient({ name: 'typescript-2', version: '1.0.0' }, { versionNegotiation: { mode } });
-  await client.connect(new StreamableHTTPClientTransport(new URL(url)));
+  const Transport = isSse(url) ? SSEClientTransport : StreamableHTTPClientTransport;
+  await client.connect(new Transport(new URL(url)));
+  if (isSse(url)) countArrivals(client);
   return client;
 });
