@@ -107,6 +107,7 @@ class TestOpening:
             ("POST", "/sse", {}, 405),
             ("POST", "/sse?session_id=x", {}, 404),
             ("POST", "/sse?session_id=%FF&session_id=", {}, 404),
+            ("POST", "/sse?" + "a=1&" * 50, {}, 405),
             ("POST", "/sse?other=1", {}, 405),
             ("DELETE", "/sse", {}, 405),
             ("OPTIONS", "/sse", {"origin": "http://localhost:1"}, 204),

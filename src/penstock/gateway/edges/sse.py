@@ -10,7 +10,6 @@ Source: 2024-11-05 basic/transports, "HTTP with SSE"; 2025-11-25 basic/transport
 """
 
 from typing import Final
-from urllib.parse import parse_qs
 
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.head import HeadFacts
@@ -30,6 +29,7 @@ from penstock.upstreams.interface import Caller
 MAX_IN_FLIGHT: Final = 256
 """Requests of one stream that wait for their answers."""
 _FACTS: Final = "sse"
+_NAME: Final = b"session_id="
 _NOBODY: Final = Caller(Era.LEGACY, "2024-11-05", None)
 """Who has not initialized."""
 _STREAM_ACCEPT: Final = b"application/json, text/event-stream"
@@ -58,19 +58,17 @@ class SseEdge:
         stream = self._streams[key] = SseStream(key, view, exchange.open_stream(), self._over)
         exchange.on_disconnect = stream.left
         self._context.listeners.add(stream.listener)  # it hears nothing yet, but ends with the view and the gateway
-        endpoint = f"{exchange.request.path}?session_id={token}"
-        stream.whole.send(encode_event(endpoint.encode(), event=b"endpoint"))
+        endpoint = b"%b?%b%b" % (exchange.request.path.encode(), _NAME, token.encode())
+        stream.whole.send(encode_event(endpoint, event=b"endpoint"))
 
     def take(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
         """POST: one message, answered with 202; what it leads to comes on the stream."""
         request = exchange.request
-        tokens = (
-            parse_qs(request.query.decode("latin-1"), max_num_fields=16).get("session_id") if request.query else None
-        )
-        if tokens is None:  # how clients of later transports find out
+        token = _name_in(request.query)
+        if token is None:  # how clients of later transports find out
             exchange.respond(405, _GET_FIRST, headers=b"allow: GET, OPTIONS\r\n")
             return
-        key = self._context.sessions.find_stream(view.name, tokens[0].encode("latin-1", "replace"))
+        key = self._context.sessions.find_stream(view.name, token)
         stream = self._streams.get(key) if key is not None else None
         if stream is None:
             exchange.respond(404, _NO_STREAM)
@@ -126,7 +124,8 @@ class SseEdge:
         self._context.listeners.discard(stream.listener)
         session, stream.session = stream.session, None
         if session is not None:
-            self._legacy.close(stream.view, session)
+            path = f"/mcp/{session.view}" if session.view else "/mcp"
+            self._legacy.close(self._context.snapshot.endpoints.get(path, stream.view), session)
 
 
 class _Beginning:
@@ -145,6 +144,11 @@ class _Beginning:
             session.listener = stream.listener = StreamListener(stream, frozenset(LIST_CHANGED))
             context.listeners.add(stream.listener)
         return b""
+
+
+def _name_in(query: bytes) -> bytes | None:
+    """A stream's name as it was announced; nothing in it has to be escaped."""
+    return next((part[len(_NAME) :] for part in query.split(b"&") if part.startswith(_NAME)), None)
 
 
 def _facts_of(exchange: Exchange, facts: HeadFacts) -> HeadFacts:
