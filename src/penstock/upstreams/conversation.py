@@ -24,13 +24,14 @@ from penstock.protocol.envelopes import (
     is_batch,
     one_line,
 )
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.methods import INPUT_REQUESTS
 from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, subscription_of
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.asking import AskingTurn
-from penstock.upstreams.interface import Answer, Call, Failure, Heard, Raw, Result
+from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw, Result, Sink
 from penstock.upstreams.log_levels import RANKS, is_wanted
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.turns import Habits, Turn, Turns
@@ -75,11 +76,11 @@ class Conversation:
     __slots__ = (
         "_advice",
         "_bounds",
+        "_client",
         "_counts",
         "_habits",
         "_held",
         "_held_timer",
-        "_is_one_clients",
         "_junk_in_a_row",
         "_last_id",
         "_log_level",
@@ -105,19 +106,19 @@ class Conversation:
         counts: ConversationCounts,
         habits: Habits,
         advice: str,
-        is_one_clients: bool = False,
+        client: Caller | None = None,
     ) -> None:
         """
         Args:
             advice: what to do when calls wait too long for their turn, as the end of a sentence.
-            is_one_clients: all calls are of one client session, so that whatever a call's server says is for that client.
+            client: whose conversation it is, if all calls are of one client session: then whatever the server says is for it.
         """
         self._server = server
         self._wire: Final = wire
         self._bounds: Final = bounds
         self._counts = counts
         self._advice = advice
-        self._is_one_clients = is_one_clients
+        self._client = client
         self._loop = asyncio.get_running_loop()
         self._pending: dict[bytes, Flight] = {}
         self._last_id = 0
@@ -157,7 +158,7 @@ class Conversation:
         Raises:
             ServerError: see `Upstream.call`.
         """
-        takes_turns = call.hear is None and not self._is_one_clients
+        takes_turns = call.hear is None and self._client is None
         turn = self._turns.try_begin(call.caller.principal) if takes_turns else None
         if turn is None and takes_turns:
             turn = await self._wait_for_turn(call)
@@ -348,10 +349,18 @@ class Conversation:
         """A line of log carries no link to a call: it is that of the only call it can be about, or of nobody."""
         flight = self._flight_it_is_about()
         call = flight.call if flight is not None else None
-        if call is None or call.notify is None or not is_wanted(call, params):
+        sink = self._sink()
+        if call is not None and call.notify is not None and is_wanted(call, params):
+            call.notify("notifications/message", params)
+        elif call is None and sink is not None:
+            sink.notify("notifications/message", params)
+        else:
             self._counts.stray_logs += 1
-            return
-        call.notify("notifications/message", params)
+
+    def _sink(self) -> Sink | None:
+        """The own stream of the client whose conversation it is, if it listens."""
+        sink = self._client.sink if self._client is not None else None
+        return sink if sink is not None and sink.is_open else None
 
     def _request_received(self, request: Request) -> None:
         if self.era is Era.MODERN:
@@ -359,7 +368,8 @@ class Conversation:
                 1  # modern servers MUST NOT ask on stdout, and clients MUST NOT answer there
             )
         elif request.method not in INPUT_REQUESTS or not any(flight.call for flight in self._pending.values()):
-            self._questions.asked(request, None)
+            sink = self._sink()
+            self._questions.asked(request, sink.ask if sink is not None else None)
         else:
             self._habits.asks = True  # from now on there is only one call it can be about
             self._place(request)
@@ -395,7 +405,7 @@ class Conversation:
 
         Of one client's calls the latest: it makes no difference to the client over which of them it hears something.
         """
-        if self._is_one_clients:
+        if self._client is not None:
             calls = [
                 flight for flight in self._pending.values() if flight.call is not None and flight.call.hear is None
             ]
@@ -434,6 +444,8 @@ class Conversation:
             rest = {key: value for key, value in meta.items() if key != PROGRESS_TOKEN} if meta else None
             params["_meta"] = self.modern_meta(call, rest)
             return params, token
+        for word in (REQUEST_STATE, INPUT_RESPONSES):  # of the other era
+            params.pop(word, None)
         if meta:
             self._lower_log_level(meta)
             rest = {key: value for key, value in meta.items() if key not in {PROGRESS_TOKEN, LOG_LEVEL}}

@@ -30,7 +30,7 @@ from penstock.upstreams.sessions import Key, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Agreement, judge_initialize
 from penstock.upstreams.streamable_http_feed import Stream
-from penstock.upstreams.streamable_http_legacy import NotLegacyAnswer
+from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
 from penstock.upstreams.streamable_http_side import Supervisor
@@ -171,6 +171,17 @@ class LegacySse:
             session = None
         return session or await self._opening.run(key, lambda: self._open(key, caller))
 
+    def binds(self, caller: Caller) -> bool:
+        """Whether that caller has a conversation to itself."""
+        return self._book.key_for(caller)[0] == "own"
+
+    def roots_changed(self, caller: Caller) -> None:
+        """Tell the conversation of that caller alone, if it has one."""
+        key = self._book.key_for(caller)
+        session = self._book.find(key, self._clock.now()) if key[0] == "own" else None
+        if session is not None:
+            session.talk.notify("notifications/roots/list_changed", {})
+
     async def close_session(self, name: str) -> None:
         """End the conversation of a client session, if it has one."""
         session = self._book.take_own(name)
@@ -228,7 +239,7 @@ class LegacySse:
             counts=self._counts,
             habits=self._habits,
             advice=_ADVICE,
-            is_one_clients=is_own,
+            client=caller if is_own else None,
         )
         talk.era = Era.LEGACY
         wire.received, wire.on_over = talk.received, talk.end
@@ -262,9 +273,10 @@ class LegacySse:
         name, http = self._link.name, self._settings.http
         version = caller.revision if is_own and http.protocol == "auto" else self.version
         info = caller.client_info if is_own and caller.client_info else http.client_info
+        askable = caller.askable if is_own else caller.askable._replace(roots_changes=False)
         params = {
             "protocolVersion": Raw(b'"%b"' % version.encode()),
-            "capabilities": Raw(declared(caller.askable, version)),
+            "capabilities": Raw(declared(askable, version)),
             "clientInfo": Raw(info),
         }
         flight = talk.send("initialize", params)

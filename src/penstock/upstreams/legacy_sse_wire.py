@@ -16,7 +16,7 @@ from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.http.client import ClientConnection, RequestFailed, Response, parse_url
 from penstock.protocol.event_stream import Event
 from penstock.upstreams.legacy_sse_settings import LegacySseSettings
-from penstock.upstreams.streamable_http_legacy import NotLegacyAnswer
+from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
 from penstock.upstreams.streamable_http_refusals import (
     failed_request,

@@ -26,7 +26,8 @@ from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Modern, NotModern, SpeaksOnly
 from penstock.upstreams.streamable_http_feed import FeedSide, LegacyFeed
 from penstock.upstreams.streamable_http_flight import Flight
-from penstock.upstreams.streamable_http_legacy import LegacyHttp, NotLegacyAnswer, SpeaksSse
+from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer, SpeaksSse
+from penstock.upstreams.streamable_http_legacy import LegacyHttp
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_modern import ModernHttp, NotModernAnswer
 from penstock.upstreams.streamable_http_reception import HttpCounts
@@ -155,9 +156,18 @@ class StreamableHttpUpstream:
         """
         return self._modern.requests.learn_tools(tools)
 
+    def binds(self, caller: Caller) -> bool:
+        """When each session has one of its own at the server."""
+        return self._choice[caller.era] is not Era.MODERN and self._legacy.binds(caller)
+
+    def roots_changed(self, caller: Caller) -> None:
+        """See `Upstream`."""
+        if self._choice[caller.era] is Era.LEGACY:
+            self._legacy.roots_changed(caller)
+
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
-        self._heard = heard
+        self._heard = self._legacy_http.heard = heard
         if self._feed is None and not self._is_closed:
             self._feed = self._open_feed()
 
@@ -327,12 +337,16 @@ class StreamableHttpUpstream:
         self.eras.found(Era.LEGACY, session.version)
 
     async def _session_for(self, caller: Caller) -> LegacySession | SseSession:
-        """The caller's session over the transport that turns out to be the server's."""
-        try:
-            return await self._legacy.session_for(caller)
-        except SpeaksSse:
-            self._use(self._legacy_sse)
-            return await self._legacy.session_for(caller)
+        """The caller's session over the transport that turns out to be the server's; it is not kept from others."""
+        if self._legacy is self._legacy_http:
+            try:
+                session = await self._legacy_http.session_for(caller)
+            except SpeaksSse:
+                self._use(self._legacy_sse)
+            else:
+                self._legacy_http.give_back(session)
+                return session
+        return await self._legacy_sse.session_for(caller)
 
     def _use(self, legacy: LegacyHttp | LegacySse) -> None:
         """Speak that transport from now on; of the other nothing is open then."""

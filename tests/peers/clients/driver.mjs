@@ -7,8 +7,8 @@ const OPERATION_MS = 10_000;
 /** Loads a package of the peers' environment, whose folder is $PEERS_NODE. */
 export const load = createRequire(`${process.env.PEERS_NODE}/`);
 
-/** Whether a URL is one of HTTP+SSE: see driver.py. */
-export const isSse = (url) => new URL(url).pathname.split('/')[1] === 'sse';
+/** Whether a target is one of HTTP+SSE: see driver.py. */
+export const isSse = ({ url }) => url !== undefined && new URL(url).pathname.split('/')[1] === 'sse';
 
 /**
  * Counts reports of progress as they reach the library. Over HTTP+SSE, with and without a gateway, it forgets its caller's
@@ -103,14 +103,21 @@ async function within(promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** Does the job that stands on standard input; `open(url, mode)` gives a connected client. */
+/** A transport to a target: over HTTP, or to a process whose input and output are spoken to. */
+export function transportTo(target, { Http, Sse, Stdio }) {
+  if (!target.command) return new (isSse(target) ? Sse : Http)(new URL(target.url));
+  const [command, ...args] = target.command;
+  return new Stdio({ command, args, env: target.env });
+}
+
+/** Does the job that stands on standard input; `open(target, mode)` gives a connected client. */
 export async function main(open) {
   const job = JSON.parse(readFileSync(0, 'utf8'));
   for (const target of job.targets) {
     let client;
     const since = Date.now();
     try {
-      client = await within(open(target.url, job.mode ?? 'auto'));
+      client = await within(open(target, job.mode ?? 'auto'));
     } catch (error) {
       for (const operation of target.operations) say(target.name, operation.op, error, '', since);
       continue;

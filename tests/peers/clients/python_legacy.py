@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 from mcp import ClientSession, types
 from mcp.client.sse import sse_client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
 
@@ -52,11 +53,17 @@ class Session:
         scope.cancel()
 
 
+def _transport(target: dict[str, Any]) -> Any:
+    if "command" not in target:
+        url = target["url"]
+        return sse_client(url) if driver.is_sse(url) else streamable_http_client(url)
+    program, *arguments = target["command"]
+    return stdio_client(StdioServerParameters(command=program, args=arguments, env=target.get("env")))
+
+
 @asynccontextmanager
 async def open_session(target: dict[str, Any], mode: str) -> AsyncIterator[Session]:
-    url = target["url"]
-    transport: Any = sse_client(url) if driver.is_sse(url) else streamable_http_client(url)
-    async with transport as (read, write, *_), ClientSession(read, write) as session:
+    async with _transport(target) as (read, write, *_), ClientSession(read, write) as session:
         await session.initialize()
         yield Session(session)
 

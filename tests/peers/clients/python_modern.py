@@ -55,7 +55,7 @@ async def open_session(target: dict[str, Any], mode: str) -> AsyncIterator[Sessi
     where: Any = target.get("url")
     if "command" in target:
         program, *arguments = target["command"]
-        where = stdio_client(StdioServerParameters(command=program, args=arguments))
+        where = stdio_client(StdioServerParameters(command=program, args=arguments, env=target.get("env")))
     elif driver.is_sse(where):
         where = sse_client(where)
     async with Client(where, mode=mode) as client:

@@ -1,7 +1,9 @@
 // The TypeScript client 2.x; mode `auto` probes for 2026-07-28, mode `legacy` does not.
-import { countArrivals, isSse, load, main } from './driver.mjs';
+import { countArrivals, isSse, load, main, transportTo } from './driver.mjs';
 
-const { Client, SSEClientTransport, StreamableHTTPClientTransport } = load('@modelcontextprotocol/client');
+const { Client, ...transports } = load('@modelcontextprotocol/client');
+const { SSEClientTransport: Sse, StreamableHTTPClientTransport: Http } = transports;
+const { StdioClientTransport: Stdio } = load('@modelcontextprotocol/client/stdio');
 
 class PeerClient extends Client {
   callTool(name, args, options) {
@@ -9,10 +11,9 @@ class PeerClient extends Client {
   }
 }
 
-await main(async (url, mode) => {
+await main(async (target, mode) => {
   const client = new PeerClient({ name: 'typescript-2', version: '1.0.0' }, { versionNegotiation: { mode } });
-  const Transport = isSse(url) ? SSEClientTransport : StreamableHTTPClientTransport;
-  await client.connect(new Transport(new URL(url)));
-  if (isSse(url)) countArrivals(client);
+  await client.connect(transportTo(target, { Http, Sse, Stdio }));
+  if (isSse(target)) countArrivals(client);
   return client;
 });

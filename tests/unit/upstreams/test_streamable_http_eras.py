@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from penstock.errors import ServerMisbehaved, ServerUnavailable
+from penstock.errors import NeedsAuthorization, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Failure, Result
 from tests.unit.upstreams.scripted_http import (
@@ -123,7 +123,7 @@ async def test_what_was_remembered_is_not_asked_again() -> None:
         assert upstream.eras.export() == remembered
 
 
-@pytest.mark.parametrize(("protocol", "rpcs"), [("2026-07-28", 1), ("2025-06-18", 3)])
+@pytest.mark.parametrize(("protocol", "rpcs"), [("2026-07-28", 1), ("2025-06-18", 4)])
 async def test_a_pinned_revision_is_not_probed(protocol: str, rpcs: int) -> None:
     async with serving(Switchable(Era.MODERN, Era.LEGACY), protocol=protocol) as (server, upstream):
         await upstream.call(call_of(LEGACY))
@@ -205,6 +205,10 @@ async def test_a_server_that_speaks_neither_era_is_named_with_both_reasons_and_a
             assert len(server.all("server/discover")) == times
 
 
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [(http(401), NeedsAuthorization), (http(503), ServerUnavailable), (http(302), ServerMisbehaved)],
+)
 async def test_what_says_nothing_of_the_era_is_not_remembered(raw: bytes, kind: type[Exception]) -> None:
     async with serving(fixed(raw, raw)) as (_, upstream):
         with pytest.raises(kind):

@@ -2,9 +2,9 @@
 
 Knows: streams by the names they announced, how a session begins and ends with its stream. Does not know: how a message is
 answered (that is the legacy edge's, as over streamable HTTP), servers.
-Invariants: a stream's name cannot be guessed, and is good for its own view alone; the end of the stream ends its session, and
-with it the session's calls, questions and subscriptions. A client may agree on any legacy revision here: clients of this
-transport ask for the newest they know.
+Invariants: a stream's name cannot be guessed, and is good for its own view and principal alone; a message reaches the worker
+that has its stream; the end of the stream ends its session, and with it the session's calls, questions and subscriptions. A
+client may agree on any legacy revision here: clients of this transport ask for the newest they know.
 
 Source: 2024-11-05 basic/transports, "HTTP with SSE"; 2025-11-25 basic/transports, "Backwards Compatibility".
 """
@@ -54,8 +54,8 @@ class SseEdge:
         if not facts.takes_stream:
             exchange.respond(406, _NOT_ACCEPTABLE)
             return
-        key, token = self._context.sessions.name_stream(view.name)
-        stream = self._streams[key] = SseStream(key, view, exchange.open_stream(), self._over)
+        key, token = self._context.sessions.name_stream(view.name, self._context.worker)
+        stream = self._streams[key] = SseStream(key, view, exchange.open_stream(), facts, self._over)
         exchange.on_disconnect = stream.left
         self._context.listeners.add(stream.listener)  # it hears nothing yet, but ends with the view and the gateway
         endpoint = b"%b?%b%b" % (exchange.request.path.encode(), _NAME, token.encode())
@@ -68,9 +68,17 @@ class SseEdge:
         if token is None:  # how clients of later transports find out
             exchange.respond(405, _GET_FIRST, headers=b"allow: GET, OPTIONS\r\n")
             return
-        key = self._context.sessions.find_stream(view.name, token)
-        stream = self._streams.get(key) if key is not None else None
-        if stream is None:
+        found = self._context.sessions.find_stream(view.name, token)
+        if found is None:
+            exchange.respond(404, _NO_STREAM)
+            return
+        key, worker = found
+        hops = None if facts.admittance.is_internal else self._context.hops
+        if hops is not None and (home := hops.home_of(worker)) != hops.index:
+            hops.hand_over(exchange, home, lambda _: exchange.respond(404, _NO_STREAM))
+            return
+        stream = self._streams.get(key)
+        if stream is None or stream.facts.principal != facts.principal:
             exchange.respond(404, _NO_STREAM)
             return
         stream.view = view
@@ -85,7 +93,7 @@ class SseEdge:
             exchange.respond(400, encode_error(messages.id, messages.code, messages.message, null_id=True))
             return
         exchange.respond(202, b"Accepted", b"text/plain")
-        facts = _facts_of(exchange, facts)
+        facts = _facts_of(exchange, stream.facts)
         for one in messages:
             self._message(exchange, stream, one, facts)
 
@@ -99,7 +107,7 @@ class SseEdge:
             stream.whole.send(encode_event(encode_error(message.id, message.code, message.message, null_id=True)))
         elif session is not None:
             part = exchange.member(NoAnswerLink())
-            self._legacy.take(part, stream.view, message, facts, session.caller, session)
+            self._legacy.take(part, stream.view, message, facts, session.caller, session, hops=None)
 
     def _request(self, exchange: Exchange, stream: SseStream, request: Request, facts: HeadFacts) -> None:
         session, method = stream.session, request.method
@@ -116,7 +124,7 @@ class SseEdge:
             _refuse(part, request, "Invalid request: initialize first; a new stream is a new session")
         else:
             caller = session.caller if session is not None else _NOBODY
-            self._legacy.take(part, stream.view, request, facts, caller, session)
+            self._legacy.take(part, stream.view, request, facts, caller, session, hops=None)
 
     def _over(self, stream: SseStream) -> None:
         """The client has gone, or the stream has been ended."""
@@ -139,7 +147,14 @@ class _Beginning:
         """Takes what was agreed on; returns the header lines of the answer: none."""
         stream, context = self._stream, self._context
         if stream.session is None and not stream.is_over:
-            session = stream.session = context.sessions.open_unnamed(view.name, revision, capabilities, client_info)
+            session = stream.session = context.sessions.open_unnamed(
+                view.name,
+                revision,
+                capabilities,
+                client_info,
+                worker=context.worker,
+                principal=stream.facts.principal,
+            )
             context.listeners.discard(stream.listener)
             session.listener = stream.listener = StreamListener(stream, frozenset(LIST_CHANGED))
             context.listeners.add(stream.listener)
@@ -152,7 +167,7 @@ def _name_in(query: bytes) -> bytes | None:
 
 
 def _facts_of(exchange: Exchange, facts: HeadFacts) -> HeadFacts:
-    """The same for a message whose answer goes to a stream, whatever its POST accepts; worked out once for each header block."""
+    """What a message's header block says; its answer goes to the stream with those facts, whatever the POST accepts."""
     request = exchange.request
     known = request.shared.get(_FACTS)
     if not isinstance(known, HeadFacts) or known.admittance is not facts.admittance:

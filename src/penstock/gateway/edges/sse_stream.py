@@ -8,6 +8,7 @@ ends with the last of these answers.
 from collections.abc import Callable
 from typing import Final
 
+from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.listeners import Listener
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
@@ -24,14 +25,32 @@ from penstock.protocol.messages import Reply
 class SseStream:
     """The stream of one client."""
 
-    __slots__ = ("_is_ending", "_on_over", "in_flight", "is_over", "key", "listener", "session", "view", "whole")
+    __slots__ = (
+        "_is_ending",
+        "_on_over",
+        "facts",
+        "in_flight",
+        "is_over",
+        "key",
+        "listener",
+        "session",
+        "view",
+        "whole",
+    )
 
-    def __init__(self, key: str, view: View, whole: EventStream, on_over: Callable[["SseStream"], None]) -> None:
-        """`on_over` is told once when nothing reaches the client any more."""
+    def __init__(
+        self, key: str, view: View, whole: EventStream, facts: HeadFacts, on_over: Callable[["SseStream"], None]
+    ) -> None:
+        """
+        Args:
+            facts: of the request that opened it.
+            on_over: told once when nothing reaches the client any more.
+        """
         self.key: Final = key
         self.view: View = view
         """The view's latest form."""
         self.whole: Final = whole
+        self.facts: Final = facts
         self.session: ClientSession | None = None
         """None until the client has sent `initialize`."""
         self.listener: Listener = StreamListener(self, frozenset())
