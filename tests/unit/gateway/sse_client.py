@@ -17,6 +17,8 @@ class SseClient:
 
     def __init__(self, running: Running, path: str) -> None:
         self._running, self._path = running, path
+        self.post_to = running
+        """Which worker of several its messages reach."""
         self._http = HttpClient()
         self.endpoint = ""
         self.messages: list[dict[str, Any]] = []
@@ -39,7 +41,7 @@ class SseClient:
 
     async def post(self, message: Any, headers: Mapping[str, str] | None = None) -> Response:
         """POST something to the endpoint."""
-        return await self._running.post(self.endpoint, message, headers)
+        return await self.post_to.post(self.endpoint, message, headers)
 
     async def ask(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send a request, and wait for its answer on the stream."""

@@ -1,14 +1,22 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from penstock.gateway.admittance import Admittance
 from penstock.gateway.edges.sse import MAX_IN_FLIGHT
+from penstock.gateway.hops import Hops
+from penstock.gateway.worker import Worker
+from penstock.http.limits import ClientLimits, ServerLimits
+from penstock.http.server import HttpServer
 from penstock.protocol.versions import Era
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, InputRequired, Step
 from penstock.upstreams.interface import Answer, Call, Raw
-from tests.unit.gateway.conftest import Running, request_body, until, weather_server
+from tests.unit.gateway.conftest import Running, gateway_in, request_body, until, weather_server
 from tests.unit.gateway.sse_client import SseClient, sse_client
 
 ELICITS: dict[str, Any] = {"elicitation": {}}
@@ -332,3 +340,32 @@ class TestTheEnd:
         running.worker.is_draining = True
         response = await running.client.get(running.url + "/sse", {"accept": "text/event-stream"})
         assert response.status == 503
+
+
+async def test_a_message_that_reaches_another_worker_goes_to_the_one_that_has_the_stream(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(gateway_in(tmp_path / str(number))) for number in range(2)]
+        paths = [tmp_path / f"{number}.sock" for number in range(2)]
+        for number, one in enumerate(workers):
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(str(paths[number]))
+            context = one.gateway.context
+            context.hops = Hops(
+                number, paths, clock=context.clock, limits=ClientLimits(), in_background=context.in_background
+            )
+            stack.push_async_callback(context.hops.close)
+            door = Worker(context, Admittance(is_internal=True))
+            inner = await HttpServer.start_at(door, listener, limits=ServerLimits(), clock=context.clock)
+            stack.callback(inner.close)
+            await one.apply({"weather": lambda: InMemoryUpstream("weather", weather_server())})
+            await one.listed()
+        home, other = workers
+        async with sse_client(home) as client:
+            client.post_to = other
+            await client.initialize()
+            said = await client.ask("tools/call", FORECAST | {"_meta": {"progressToken": "p"}})
+            assert said["result"]["content"][0]["text"] == "sunny in Oslo"
+            assert len(client.all("notifications/progress")) == 2
+            assert (await client.ask("logging/setLevel", {"level": "error"}))["result"] == {}
+        await until(lambda: not home.gateway.context.streams)
+        assert (await other.post(client.endpoint, request_body("ping"))).status == 404

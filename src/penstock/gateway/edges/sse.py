@@ -44,7 +44,7 @@ class SseEdge:
     def __init__(self, context: GatewayContext, legacy: LegacyEdge) -> None:
         self._context = context
         self._legacy = legacy
-        self._streams: dict[str, SseStream] = {}
+        self._streams = context.streams
 
     def __repr__(self) -> str:
         return f"<SseEdge [{len(self._streams)} streams]>"
