@@ -5,7 +5,7 @@ Knows: how a conversation begins, who shares it, when the next one may be tried.
 Invariants: a client session has a conversation of its own, or shares one with its equals, never both; a call is sent a second
 time only when the server had forgotten the conversation, as it then was not processed.
 
-Source: 2024-11-05 basic/transports, basic/lifecycle. Why so many conversations: docs/decisions/016.
+Source: 2024-11-05 basic/transports, basic/lifecycle. Why so many conversations: docs/decisions/017.
 """
 
 import asyncio

@@ -253,6 +253,51 @@ class TestQuestions:
                 await upstream.call(call_of(MODERN))
             task.cancel()
 
+    async def test_what_a_server_says_outside_any_call_reaches_the_client_whose_conversation_it_is(self) -> None:
+        script = SseScript(echo)
+        mine, shared = caller("a", ASKED), Caller(Era.MODERN, "2026-07-28", None, ASKED)
+        own = mine.sink = Aside()
+        async with serving(script, path="/sse") as (_, upstream):
+            for one in (mine, shared):
+                await upstream.call(call_of(one))
+            for stream in script.streams:
+                await stream.say(method="notifications/message", params={"level": "info", "data": "aside"})
+            said = [await stream.ask("q", "elicitation/create", message="who?") for stream in script.streams]
+            assert said[0]["result"] == {"action": "accept"}
+            assert said[1]["error"]["code"] == -32601
+            assert [method for method, _ in own.heard] == ["notifications/message"]
+            assert upstream.state()["stray_logs"] == 1
+
+    async def test_changed_roots_are_told_in_the_clients_own_conversation_alone(self) -> None:
+        script = SseScript(echo)
+        roots = b'{"roots":{"listChanged":true}}'
+        mine, shared = caller("a", roots), Caller(Era.MODERN, "2026-07-28", None, roots)
+        async with serving(script, path="/sse") as (server, upstream):
+            for one in (mine, shared):
+                await upstream.call(call_of(one))
+            assert (upstream.binds(mine), upstream.binds(shared)) == (True, False)
+            upstream.roots_changed(caller("unknown"))
+            upstream.roots_changed(mine)
+            await server.wait_for("notifications/roots/list_changed")
+            assert len(said_in(script, "notifications/roots/list_changed")) == 1
+            declared = [said_in(script, "initialize", number)[0].body["params"]["capabilities"] for number in range(2)]
+            assert declared == [{"roots": {"listChanged": True}}, {"roots": {}}]
+
+
+class Aside:
+    """A client's own stream."""
+
+    is_open = True
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+
+    def ask(self, question: Question) -> None:
+        question.answer(b'{"action":"accept"}')
+
+    def notify(self, method: str, params: Any) -> None:
+        self.heard.append((method, params))
+
 
 class TestFaults:
     async def test_a_stream_that_ends_in_a_call_fails_it_and_the_next_call_opens_another(self) -> None:
