@@ -12,7 +12,16 @@ import pytest
 from penstock.errors import ServerError
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call, Caller, Failure, Notify, Raw, Result
-from tests.contract.upstream_peers import CALLERS, OpenPeer, Peer, in_memory, over_http, over_stdio, sent_at_once
+from tests.contract.upstream_peers import (
+    CALLERS,
+    OpenPeer,
+    Peer,
+    in_memory,
+    over_http,
+    over_sse,
+    over_stdio,
+    sent_at_once,
+)
 
 decode = msgspec.json.decode
 PEERS: dict[str, OpenPeer] = {
@@ -24,7 +33,7 @@ PEERS: dict[str, OpenPeer] = {
         ("stdio", over_stdio),
     )
     for era in Era
-}
+} | {"legacy_sse": over_sse(Era.LEGACY)}
 
 
 @pytest.fixture(params=PEERS)
@@ -117,7 +126,7 @@ class TestUpstream:
     async def test_its_state_is_ready_for_json(self, peer: Peer, caller: Caller) -> None:
         await peer.upstream.call(call_of("echo", caller))
         state = json.loads(json.dumps(peer.upstream.state()))
-        assert state["transport"] in {"streamable_http", "in_memory", "stdio"}
+        assert state["transport"] in {"streamable_http", "legacy_sse", "in_memory", "stdio"}
         assert state["eras"] == [peer.era.value]
         assert state["spoken_with"][caller.era.value] == peer.era.value
         assert state["last_error"] == ""

@@ -15,6 +15,7 @@ from penstock.protocol.versions import Era
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, Refused
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Result, Upstream
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
+from tests.unit.upstreams import sse_kit
 from tests.unit.upstreams.scripted_http import (
     Asked,
     Line,
@@ -212,6 +213,37 @@ def over_stdio(era: Era) -> OpenPeer:
                 assert json.loads(json.loads(answer.raw)["content"][0]["text"])["cancelled"]
 
             yield Peer(upstream, era, learnt)
+
+    return opened
+
+
+def over_sse(era: Era) -> OpenPeer:
+    """A server over HTTP+SSE, which has the legacy era alone."""
+    assert era is Era.LEGACY
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Peer]:
+        cancelled = asyncio.Event()
+
+        async def on_message(asked: Asked, stream: sse_kit.Stream) -> None:
+            if asked.rpc == "notifications/cancelled":
+                cancelled.set()
+            if asked.rpc != "tools/call":
+                return
+            name, token = asked.body["params"]["name"], asked.body["params"].get("_meta", {}).get("progressToken")
+            for step in {"progress": (1, 2, 3), "wait": (1,)}.get(name, ()):
+                await stream.say(method="notifications/progress", params={"progressToken": token, "progress": step})
+            if name == "refuse_call":
+                error = {"code": -32602, "message": "no such thing", "data": {"why": "because"}}
+                await stream.say(id=asked.id, error=error)
+            elif name == "die":
+                stream.line.close()
+            elif name != "wait":
+                text = json.dumps(asked.body["params"]["arguments"]) if name == "echo" else "done"
+                await stream.say(id=asked.id, result=_text(text))
+
+        async with serving(sse_kit.SseScript(on_message), path="/sse") as (_, upstream):
+            yield Peer(upstream, era, _waiter(cancelled))
 
     return opened
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from penstock.clock import Clock
+from penstock.gateway.edges.sse_stream import SseStream
 from penstock.gateway.hops import Hops
 from penstock.gateway.hosting import Catalogue
 from penstock.gateway.listeners import Listeners
@@ -58,6 +59,8 @@ class GatewayContext:
         self.clock: Final = clock
         self.in_background: Final = keeper.in_background
         self._settle = keeper.settle
+        self.streams: Final[dict[str, SseStream]] = {}
+        """Of clients over HTTP+SSE, by what they are called here."""
         self.hops: Hops | None = None
         """To the other workers, if there are any."""
         self.now: Final[Callable[[], float]] = clock.now

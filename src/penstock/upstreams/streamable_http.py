@@ -19,12 +19,14 @@ from penstock.protocol.errors import METHOD_NOT_FOUND
 from penstock.protocol.versions import Era
 from penstock.upstreams.eras import Eras
 from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Heard, Raw
+from penstock.upstreams.legacy_sse import LegacySse, SseSession
 from penstock.upstreams.modern_feed import ModernFeed
+from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Modern, NotModern, SpeaksOnly
-from penstock.upstreams.streamable_http_feed import LegacyFeed
+from penstock.upstreams.streamable_http_feed import FeedSide, LegacyFeed
 from penstock.upstreams.streamable_http_flight import Flight
-from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer
+from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer, SpeaksSse
 from penstock.upstreams.streamable_http_legacy import LegacyHttp
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_modern import ModernHttp, NotModernAnswer
@@ -64,7 +66,10 @@ class StreamableHttpUpstream:
         self._counts = HttpCounts()
         self._link = HttpLink(name, settings, tls, self._clock)
         self._modern = ModernHttp(self._link, settings, self._counts)
-        self._legacy = LegacyHttp(self._link, settings, self._counts, self._clock)
+        self._legacy_http = LegacyHttp(self._link, settings, self._counts, self._clock)
+        self._legacy_sse = LegacySse(self._link, settings, self._clock)
+        self._legacy: LegacyHttp | LegacySse = self._legacy_http
+        """The legacy transport that is spoken."""
         self.eras: Final = Eras(settings.protocol, remembered)
         self._choice = self.eras.choice
         self._probing: SingleFlight[None] = SingleFlight(f"probe of {name}")
@@ -73,7 +78,7 @@ class StreamableHttpUpstream:
         self._sweeper: asyncio.Task[None] | None = None
         self._is_closed = False
         self._heard: Heard | None = None
-        self._feed: ModernFeed | LegacyFeed | None = None
+        self._feed: ModernFeed | LegacyFeed[Any] | None = None
         self._closing: asyncio.Task[None] | None = None
         """The end of the feed before."""
         self._wanted_uris: tuple[str, ...] = ()
@@ -162,7 +167,7 @@ class StreamableHttpUpstream:
 
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
-        self._heard = self._legacy.heard = heard
+        self._heard = self._legacy_http.heard = heard
         if self._feed is None and not self._is_closed:
             self._feed = self._open_feed()
 
@@ -196,8 +201,8 @@ class StreamableHttpUpstream:
             "resent": self._link.resent,
             "last_error": self._last_error,
             "last_error_at": self._last_error_at,
-            **self._legacy.state(),
             **msgspec.to_builtins(self._counts),
+            **self._legacy.state(),
         }
 
     def recent_log(self, lines: int) -> list[str]:
@@ -213,7 +218,8 @@ class StreamableHttpUpstream:
         if self._closing is not None:
             await self._closing
         await self._probing.close()
-        await self._legacy.close()
+        await self._legacy_sse.close()
+        await self._legacy_http.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait((self._sweeper,))
@@ -221,22 +227,14 @@ class StreamableHttpUpstream:
 
     # changes
 
-    def _open_feed(self) -> ModernFeed | LegacyFeed | None:
+    def _open_feed(self) -> ModernFeed | LegacyFeed[Any] | None:
         era = self._choice[Era.MODERN]
         if era is None:
             return None
         if era is Era.MODERN:
             return ModernFeed(self._name, self.call, self._tell, self._clock, self._wanted_uris)
-        return LegacyFeed(
-            self._name,
-            session_for=self._legacy.session_for,
-            open_stream=self._legacy.stream_of,
-            call=self.call,
-            lose=self._legacy.lose,
-            heard=self._tell,
-            clock=self._clock,
-            uris=self._wanted_uris,
-        )
+        side: FeedSide[Any] = self._legacy
+        return LegacyFeed(self._name, side, call=self.call, heard=self._tell, clock=self._clock, uris=self._wanted_uris)
 
     def _tell(self, method: str, params: dict[str, Raw]) -> None:
         if self._heard is not None:
@@ -246,14 +244,19 @@ class StreamableHttpUpstream:
 
     async def _send(self, call: Call) -> Answer:
         era = await self._ready(call.caller)
-        return await (self._modern.call(call) if era is Era.MODERN else self._legacy.call(call))
+        if era is Era.MODERN:
+            return await self._modern.call(call)
+        try:
+            return await self._legacy.call(call)
+        except SpeaksSse:
+            self._use(self._legacy_sse)
+            return await self._legacy.call(call)
 
     async def _describe(self, caller: Caller) -> Description:
         is_unknown = self._choice[caller.era] is None
         era = await self._ready(caller)
         if era is Era.LEGACY:
-            session = await self._legacy.session_for(caller)
-            self._legacy.give_back(session)
+            session = await self._session_for(caller)
             return msgspec.structs.replace(session.description, eras=self.eras.spoken(era) or (era,))
         description = self._description if is_unknown else None  # the probe just made has asked already
         if description is None:
@@ -281,6 +284,8 @@ class StreamableHttpUpstream:
     async def _probe(self, caller: Caller) -> None:
         """Ask until it is known which era to speak with callers of that one's era."""
         try:
+            if self._link.url.endswith("/sse") and not self.eras.spoken():
+                await self._probe_sse(caller)
             while (era := self.eras.next_probe(caller.era)) is not None:
                 if era is Era.MODERN:
                     await self._probe_modern()
@@ -313,13 +318,43 @@ class StreamableHttpUpstream:
     async def _probe_legacy(self, caller: Caller) -> None:
         """The handshake is the question: its session is used by the call that asked."""
         try:
-            session = await self._legacy.session_for(caller)
+            session = await self._session_for(caller)
         except NotLegacyAnswer as error:
             self._why_not[Era.LEGACY] = error.message
             self.eras.missing(Era.LEGACY)
         else:
-            self._legacy.give_back(session)
             self.eras.found(Era.LEGACY, session.version)
+
+    async def _probe_sse(self, caller: Caller) -> None:
+        """A URL that looks like one of HTTP+SSE is asked for that first: by a GET, which does no harm if it is none."""
+        try:
+            session = await self._legacy_sse.session_for(caller)
+        except NotLegacyAnswer:
+            return
+        self._use(self._legacy_sse)
+        self.eras.missing(Era.MODERN)
+        self._why_not[Era.MODERN] = "speaks the HTTP+SSE transport of 2024-11-05"
+        self.eras.found(Era.LEGACY, session.version)
+
+    async def _session_for(self, caller: Caller) -> LegacySession | SseSession:
+        """The caller's session over the transport that turns out to be the server's; it is not kept from others."""
+        if self._legacy is self._legacy_http:
+            try:
+                session = await self._legacy_http.session_for(caller)
+            except SpeaksSse:
+                self._use(self._legacy_sse)
+            else:
+                self._legacy_http.give_back(session)
+                return session
+        return await self._legacy_sse.session_for(caller)
+
+    def _use(self, legacy: LegacyHttp | LegacySse) -> None:
+        """Speak that transport from now on; of the other nothing is open then."""
+        if legacy is not self._legacy:
+            legacy.version = self._legacy.version
+            self._legacy = legacy
+            if self._end_feed():
+                self._feed = self._open_feed()
 
     async def _try_anew(self, caller: Caller, misfit: Exception, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What was known of the server has stopped to fit: ask it again, then do the work once more."""
@@ -343,10 +378,17 @@ class StreamableHttpUpstream:
         self._legacy.forget()
         self._description = None
         self._take_versions()
+        self._end_feed()  # it listens in an era that may not be the server's any more
+        self._use(self._legacy_http)
+
+    def _end_feed(self) -> bool:
+        """Whether there was one; what it had subscribed to is remembered for the next."""
         feed, self._feed = self._feed, None
-        if feed is not None:  # it listens in an era that may not be the server's any more
-            self._wanted_uris = feed.uris
-            self._closing = asyncio.get_running_loop().create_task(feed.close())
+        if feed is None:
+            return False
+        self._wanted_uris = feed.uris
+        self._closing = asyncio.get_running_loop().create_task(feed.close())
+        return True
 
     def _take_versions(self) -> None:
         self._modern.requests.use(self.eras.version(Era.MODERN))

@@ -1,6 +1,7 @@
-"""Hear of changes at a legacy HTTP server: a session of our own, its GET stream, and `resources/subscribe`.
+"""Hear of changes at a legacy HTTP server: a session of our own, its stream, and `resources/subscribe`.
 
-Knows: what has to be done again when the session is another one. Does not know: how sessions are opened, the modern era.
+Knows: what has to be done again when the session is another one. Does not know: how sessions are opened, which of the two
+transports has them, the modern era.
 Invariant: every resource that is wanted is subscribed to in the session that is listened to.
 
 Source: 2025-11-25 server/resources (subscriptions), server/tools, server/prompts.
@@ -9,7 +10,7 @@ Source: 2025-11-25 server/resources (subscriptions), server/tools, server/prompt
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -19,8 +20,6 @@ from penstock.http.client import Response
 from penstock.protocol.messages import Message, Notification
 from penstock.protocol.subscriptions import CAPABILITY_OF, LIST_CHANGED, UPDATED
 from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Failure, Heard, Raw
-from penstock.upstreams.sessions import LegacySession
-from penstock.upstreams.streamable_http_stream import SessionStream
 
 _log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -29,7 +28,38 @@ HEALTHY_SECONDS: Final = 60.0
 """A stream that lasted as long ended for a reason of its own: it is opened again soon."""
 
 
-class LegacyFeed:
+class Losable(Protocol):
+    """A session that may be lost."""
+
+    on_lost: Callable[[], object] | None
+
+
+class Stream(Protocol):
+    """What is said in a session beside the calls."""
+
+    async def run(self) -> Response | None:
+        """Hand on what comes, until the server refuses the stream: then its refusal, or None when it cannot be reached."""
+
+
+S = TypeVar("S", bound=Losable)
+
+
+class FeedSide(Protocol[S]):
+    """Who has the sessions."""
+
+    async def session_for(self, caller: Caller) -> S:
+        """The session of a caller; opened when there is none."""
+        ...
+
+    def stream_of(self, session: S, take: Callable[[Message], None]) -> Stream:
+        """What is said in a session beside the calls."""
+        ...
+
+    def lose(self, session: S) -> None:
+        """The server does not know the session any more."""
+
+
+class LegacyFeed(Generic[S]):
     """Changes of one server."""
 
     __slots__ = (
@@ -37,10 +67,8 @@ class LegacyFeed:
         "_clock",
         "_heard",
         "_keeper",
-        "_lose",
-        "_open_stream",
         "_server",
-        "_session_for",
+        "_side",
         "_uris",
         "is_listening",
     )
@@ -48,10 +76,8 @@ class LegacyFeed:
     def __init__(
         self,
         server: str,
+        side: FeedSide[S],
         *,
-        session_for: Callable[[Caller], Awaitable[LegacySession]],
-        open_stream: Callable[[LegacySession, Callable[[Message], None]], SessionStream],
-        lose: Callable[[LegacySession], None],
         call: Callable[[Call], Awaitable[Answer]],
         heard: Heard,
         clock: Clock,
@@ -59,7 +85,8 @@ class LegacyFeed:
     ) -> None:
         """`uris`: resources that are to be subscribed to from the start."""
         self._server: Final = server
-        self._session_for, self._open_stream, self._lose, self._call = session_for, open_stream, lose, call
+        self._side: Final = side
+        self._call = call
         self._heard: Final = heard
         self._clock: Final = clock
         self._uris: dict[str, None] = dict.fromkeys(uris)
@@ -101,7 +128,7 @@ class LegacyFeed:
         while True:
             began_at = self._clock.now()
             try:
-                session = await self._session_for(PENSTOCK)
+                session = await self._side.session_for(PENSTOCK)
                 if not is_first:
                     await self._catch_up()
                 is_first = False
@@ -118,9 +145,9 @@ class LegacyFeed:
             failures = 1 if self._clock.now() - began_at >= HEALTHY_SECONDS else failures + 1
             await self._clock.sleep(_pause(refusal, failures))
 
-    async def _listen(self, session: LegacySession) -> Response | None:
+    async def _listen(self, session: S) -> Response | None:
         """Until the server refuses the stream, or the session is lost."""
-        stream = asyncio.ensure_future(self._open_stream(session, self._take).run())
+        stream = asyncio.ensure_future(self._side.stream_of(session, self._take).run())
         session.on_lost = stream.cancel
         try:
             await asyncio.wait((stream,))
@@ -131,7 +158,7 @@ class LegacyFeed:
             return None
         refusal = stream.result()
         if refusal is not None and refusal.status != 405:
-            self._lose(session)
+            self._side.lose(session)
         return refusal
 
     async def _catch_up(self) -> None:

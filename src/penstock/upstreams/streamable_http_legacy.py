@@ -78,7 +78,7 @@ class LegacyHttp:
 
     def __init__(self, link: HttpLink, settings: StreamableHttpSettings, counts: HttpCounts, clock: Clock) -> None:
         self._link, self._settings, self._counts, self._clock = link, settings, counts, clock
-        self._book = SessionBook(
+        self._book: SessionBook[LegacySession] = SessionBook(
             shares_all=settings.sessions == "shared",
             max_own=settings.max_sessions,
             idle_seconds=settings.session_idle_seconds,

@@ -144,3 +144,22 @@ def test_large_capabilities_are_cut_to_the_core_and_a_large_client_info_is_left_
     assert msgspec.json.decode(found.caller.capabilities) == {"roots": {"listChanged": True}}
     assert found.caller.client_info == b""
     assert len(token) < 8000
+
+
+def test_a_streams_name_is_found_by_its_token_in_its_own_view_alone() -> None:
+    key, token = sessions().name_stream("v", 3)
+    assert sessions().find_stream("v", token.encode()) == (key, 3)
+    assert sessions().find_stream("w", token.encode()) is None
+    assert sessions(SealingKey(b"abcd", b"x" * 32)).find_stream("v", token.encode()) is None
+    assert sessions().find_stream("v", sessions().open("v", "2025-06-18", b"{}", INFO).encode()) is None
+    assert sessions().find("v", token.encode()) is None
+
+
+def test_a_session_without_an_id_belongs_to_whoever_opened_it() -> None:
+    ours = sessions()
+    session = ours.open_unnamed("v", "2024-11-05", b'{"roots":{}}', b'"' + b"n" * 600 + b'"', principal="p")
+    assert (session.view, session.caller.revision, session.caller.session) == ("v", "2024-11-05", session.key)
+    assert (session.caller.client_info, session.caller.principal) == (b"", "p")
+    assert len(ours) == 0
+    ours.end(session)
+    assert repr(ours) == "<Sessions 0 known, 1 ended, at most 10>"
