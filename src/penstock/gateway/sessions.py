@@ -43,7 +43,7 @@ _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
 class ClientSession:
     """One legacy client's conversation."""
 
-    __slots__ = ("caller", "expires", "in_flight", "key", "listener", "log_level", "questions", "view")
+    __slots__ = ("caller", "expires", "in_flight", "is_over", "key", "listener", "log_level", "questions", "view")
 
     def __init__(self, key: str, view: str, caller: Caller, expires: float) -> None:
         self.key: Final = key
@@ -52,6 +52,8 @@ class ClientSession:
         self.caller: Final = caller
         self.expires: Final = expires
         """Seconds since 1970."""
+        self.is_over = False
+        """It has ended or is forgotten: nobody would end what is begun for it now."""
         self.log_level: msgspec.Raw | None = None
         self.listener: Listener | None = None
         """What the client wants to hear of; None until it opened a stream or subscribed to something."""
@@ -122,6 +124,10 @@ class Sessions:
             self._ended.popitem(last=False)
         for task in list(session.in_flight):
             task.cancel()
+        self._over(session)
+
+    def _over(self, session: ClientSession) -> None:
+        session.is_over = True
         self._on_end(session)
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
@@ -133,13 +139,17 @@ class Sessions:
         return session
 
     def _forget_one(self) -> None:
-        """Let go of the oldest session that runs nothing; its id opens again when it is used."""
-        for token, session in self._known.items():
-            if not session.in_flight:
-                del self._known[token]
-                self._on_end(session)
-                return
-        self._on_end(self._known.popitem(last=False)[1])
+        """Let go of the oldest session that runs nothing, of one that listens to nothing if there is any; its id opens again."""
+        idle = (token for token, session in self._known.items() if not session.in_flight)
+        first = next(idle, None)
+        token = first
+        while token is not None and self._known[token].listener is not None:
+            token = next(idle, None)
+        if token is None or token == next(reversed(self._known)):  # the newest is the one that needs the room
+            token = first
+        if token is None:
+            token = next(iter(self._known))
+        self._over(self._known.pop(token))
 
 
 def _bounded_capabilities(raw: bytes) -> bytes:
