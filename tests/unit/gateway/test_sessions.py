@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from penstock.clock import FakeClock
-from penstock.gateway.sessions import LIFETIME_SECONDS, MAX_CAPABILITIES, Sessions
+from penstock.gateway.listeners import Listener
+from penstock.gateway.sessions import LIFETIME_SECONDS, MAX_CAPABILITIES, ClientSession, Sessions
 from penstock.identity.seal import Sealer, SealingKey
 
 KEY = SealingKey(b"abcd", b"k" * 32)
@@ -129,6 +130,32 @@ def test_when_all_sessions_run_something_the_newest_is_forgotten_and_opens_again
     assert ours.find("v", token) is not None
     ours._forget_one()
     assert len(ours) == 0
+
+
+def test_a_session_that_listens_is_forgotten_after_those_that_do_not_and_its_end_is_told() -> None:
+    ended: list[ClientSession] = []
+    ours = Sessions(Sealer([KEY]), FakeClock(), 2, on_end=ended.append)
+    opened = [ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode()) for _ in range(2)]
+    listening, idle = opened
+    assert listening is not None
+    assert idle is not None
+    listening.listener = Listener("v", frozenset(), None)
+    ours.open("v", "2025-06-18", b"{}", INFO)
+    assert (ended, idle.is_over, listening.is_over) == ([idle], True, False)
+    for session in ours._known.values():
+        session.listener = Listener("v", frozenset(), None)
+    ours.open("v", "2025-06-18", b"{}", INFO)
+    assert ended == [idle, listening]  # the newest, which listens to nothing yet, is the one that needs the room
+    assert len(ours) == 2
+
+
+def test_a_session_that_was_ended_is_over() -> None:
+    ended: list[ClientSession] = []
+    ours = Sessions(Sealer([KEY]), FakeClock(), 2, on_end=ended.append)
+    session = ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode())
+    assert session is not None
+    ours.end(session)
+    assert (session.is_over, ended) == (True, [session])
 
 
 def test_large_capabilities_are_cut_to_the_core_and_a_large_client_info_is_left_out() -> None:
