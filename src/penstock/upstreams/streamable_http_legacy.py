@@ -153,11 +153,12 @@ class LegacyHttp:
         if session is not None:
             await self._end(session)
 
-    def stream_of(self, session: LegacySession, take: Callable[[Message], None]) -> SessionStream:
+    def stream_of(
+        self, session: LegacySession, take: Callable[[Message], None], missed: Callable[[], None]
+    ) -> SessionStream:
         """The session's GET stream; requests on it are answered here, unless `take` hands them on."""
-        return SessionStream(
-            self._link, session, partial(self._take_aside, session, take), settings=self._settings, clock=self._clock
-        )
+        take_aside = partial(self._take_aside, session, take)
+        return SessionStream(self._link, session, take_aside, missed=missed, settings=self._settings, clock=self._clock)
 
     def _take_aside(self, session: LegacySession, take: Callable[[Message], None], message: Message) -> None:
         if isinstance(message, Request) and session.questions is not None:
