@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from penstock.errors import ServerUnavailable
+from penstock.gateway.edges.listening import Listening
 from penstock.gateway.gateway import ServerPlan
 from penstock.gateway.snapshot import ViewSettings
 from penstock.http.limits import ServerLimits
 from penstock.http.server import HttpServer
 from penstock.protocol.subscriptions import LIST_CHANGED, MAX_URIS
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, Step
+from penstock.upstreams.interface import Failure
 from tests.unit.gateway.conftest import Running, plan_of, until, weather_server
 from tests.unit.gateway.listening_kit import (
     ACKNOWLEDGED,
@@ -562,3 +564,15 @@ class TestResourcesSubscribe:
         assert answer is not None
         subscribing.close()
         deleting.close()
+
+    async def test_nothing_is_begun_for_a_session_that_has_ended(self, running: Running) -> None:
+        upstream = await upstream_of(running)
+        token = (await running.initialize())[1]
+        context = running.gateway.context
+        session = context.sessions.find("", token.encode())
+        assert session is not None
+        context.sessions.end(session)  # while the request waited for its turn of the loop
+        refusal = await Listening(context).subscribe(context.snapshot.endpoints["/mcp"], session, MAP)
+        assert isinstance(refusal, Failure)
+        assert released(running)
+        assert not upstream.subscribed

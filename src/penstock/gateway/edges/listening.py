@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 
-from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.listeners import Listener
@@ -133,10 +132,7 @@ class Listening:
         route = view.find("resources/read", uri)
         if route is None:
             return Failure(RESOURCE_NOT_FOUND, f"no server of this view has the resource {uri[:200]}", None, Era.LEGACY)
-        try:
-            return await self._context.subscriptions.subscribe(listener, route.server, uri)
-        except ServerError as error:
-            return error
+        return await self._context.subscriptions.subscribe(listener, route.server, uri)
 
     def _legacy_left(self, listener: Listener, exchange: Exchange) -> None:
         """The client has closed its stream; what it subscribed to stays, as it may open another one."""
