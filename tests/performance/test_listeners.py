@@ -1,7 +1,7 @@
 """Ten thousand clients that listen and hear nothing for long: what each costs, and how soon all of them hear of a change.
 
-Both ends are on this machine: the gateway is a process of its own, the clients are sockets of this one. Linux only: what a
-process holds and what sockets hold is read from /proc.
+Both ends are on this machine: the gateway is a process of its own, the clients are sockets of this one. What a process holds and
+what sockets hold is read from /proc: where there is none, only the time is measured.
 """
 
 import contextlib
@@ -24,10 +24,7 @@ from tests.unit.gateway.conftest import MODERN_META, modern_headers, request_bod
 from tests.unit.gateway.listening_kit import listen_body, listen_headers
 from tests.unit.upstreams.stdio_kit import child_command
 
-pytestmark = [
-    pytest.mark.alone,
-    pytest.mark.skipif(not Path("/proc/net/sockstat").exists(), reason="reads what Linux says of sockets"),
-]
+pytestmark = pytest.mark.alone
 LISTENERS: Final = 10_000
 LEFT_OVER: Final = 200
 """Descriptors each process needs beside those of the listeners."""
@@ -40,7 +37,8 @@ CHANGED: Final = b"notifications/tools/list_changed"
 def possible_listeners() -> int:
     """So many as the hard limit of descriptors and the ephemeral ports of one address let there be."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = _read("/proc/sys/net/ipv4/ip_local_port_range") or "49152 65535"
+    first, last = map(int, ports.split())
     return min(LISTENERS, hard - LEFT_OVER, last - first - LEFT_OVER)
 
 
@@ -55,18 +53,18 @@ def descriptors(count: int) -> Iterator[None]:
 
 
 def resident_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("a process without memory")
+    said = [line.split()[1] for line in _read(f"/proc/{pid}/status").splitlines() if line.startswith("VmRSS:")]
+    return int(said[0]) * 1024 if said else 0
 
 
 def socket_bytes() -> int:
     """What waits in the buffers of all TCP sockets of this machine, both ends of ours included."""
-    for line in Path("/proc/net/sockstat").read_text().splitlines():
-        if line.startswith("TCP:"):
-            return int(line.split()[-1]) * resource.getpagesize()
-    raise AssertionError("no TCP in /proc/net/sockstat")
+    said = [line.split()[-1] for line in _read("/proc/net/sockstat").splitlines() if line.startswith("TCP:")]
+    return int(said[0]) * resource.getpagesize() if said else 0
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
 
 
 class Crowd:

@@ -37,6 +37,10 @@ _FOR_NOW: Final = (401, 403, 408, 425, 429)
 """Refusals that say nothing of whether there is such a stream."""
 
 
+OpenStream = Callable[[LegacySession, Callable[[Message], None], Callable[[], None], bool], SessionStream]
+"""Takes who takes its messages, who is told that some may have been missed, and whether that may be so from the start."""
+
+
 class LegacyFeed:
     """Changes of one server."""
 
@@ -58,7 +62,7 @@ class LegacyFeed:
         server: str,
         *,
         session_for: Callable[[Caller], Awaitable[LegacySession]],
-        open_stream: Callable[[LegacySession, Callable[[Message], None], Callable[[], None]], SessionStream],
+        open_stream: OpenStream,
         lose: Callable[[LegacySession], None],
         call: Callable[[Call], Awaitable[Answer]],
         heard: Heard,
@@ -113,11 +117,10 @@ class LegacyFeed:
             try:
                 before, session = session, await self._session_for(PENSTOCK)
                 if has_gap or (before is not None and session is not before):
+                    has_gap = True
                     await self._subscribe_again()
                     session = await self._session_for(PENSTOCK)  # that may have shown that it was lost
-                    self._tell_all()
-                    has_gap = False
-                refusal, has_gap = await self._listen(session)
+                refusal, has_gap = await self._listen(session, has_gap)
             except PenstockError as error:
                 _log.info("changes of server '%s' are not heard: %s", self._server, error)
                 has_gap = True
@@ -127,18 +130,16 @@ class LegacyFeed:
             failures = 1 if self._clock.now() - began_at >= HEALTHY_SECONDS else failures + 1
             await self._clock.sleep(_pause(refusal, failures))
 
-    async def _listen(self, session: LegacySession) -> tuple[Response | None, bool]:
+    async def _listen(self, session: LegacySession, has_gap: bool) -> tuple[Response | None, bool]:
         """Until the server refuses the stream, or the session is lost: its refusal, and whether anything may have been missed."""
-        opened = self._open_stream(session, self._take, self._tell_all)
+        opened = self._open_stream(session, self._take, self._tell_all, has_gap)
         stream = asyncio.ensure_future(opened.run())
         session.on_lost = stream.cancel
-        session.in_flight += 1  # it is in use: nobody may end it to make room
         self.is_listening = True
         try:
             await asyncio.wait((stream,))
         finally:
             self.is_listening = False
-            session.in_flight -= 1
             session.on_lost = None
             stream.cancel()
         if stream.cancelled():
@@ -147,7 +148,7 @@ class LegacyFeed:
         if refusal is not None and _is_session_lost(session, refusal):
             self._lose(session)
             return None, True
-        return refusal, opened.breaks > 0
+        return refusal, opened.has_gap or opened.is_open.is_set()
 
     async def _subscribe_again(self) -> None:
         """In a session that may know of nothing."""

@@ -7,6 +7,7 @@ tells what that was, it is said that something may have been.
 Source: 2025-11-25 basic/transports, "Listening for Messages from the Server", "Resumability and Redelivery".
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Final
@@ -43,6 +44,8 @@ class SessionStream:
         "_settings",
         "_take",
         "breaks",
+        "has_gap",
+        "is_open",
         "seen",
     )
 
@@ -52,15 +55,23 @@ class SessionStream:
         session: LegacySession,
         take: Callable[[Message], None],
         *,
-        missed: Callable[[], None],
+        missed: Callable[[], None] = lambda: None,
+        has_gap: bool = False,
         settings: StreamableHttpSettings,
         clock: Clock,
     ) -> None:
-        """`take` takes each message; `missed` is told when others may have been missed. Neither must raise."""
+        """
+        Args:
+            take: takes each message. Must not raise.
+            missed: told when the stream is there, and others may have been missed before. Must not raise.
+            has_gap: that may be so from the start.
+        """
         self._link, self._session, self._settings, self._clock = link, session, settings, clock
-        self._take, self._missed = take, missed
+        self._take, self._missed, self.has_gap = take, missed, has_gap
         self._last_event_id = b""
         self._retry_ms: int | None = None
+        self.is_open = asyncio.Event()
+        """The server has answered with a stream, once at least."""
         self.seen = 0
         """Messages so far."""
         self.breaks = 0
@@ -73,22 +84,28 @@ class SessionStream:
         """Hand on what comes, until the server refuses the stream: then its refusal, or None when it cannot be reached."""
         failures = 0
         while True:
-            if self.breaks and not self._last_event_id:
-                self._missed()
             seen, began_at = self.seen, self._clock.now()
             resumes = b"" if not self._last_event_id else b"last-event-id: %b\r\n" % self._last_event_id
             head = b"%b%b%b\r\n" % (self._link.get_head, self._session.head, resumes)
             response: Response | None = None
             with contextlib.suppress(RequestFailed, ServerError):
-                response = await self._link.send(head, b"", self._on_event)
+                response = await self._link.listen(head, self._on_event, self._opened)
                 if response.status != 200 or not is_event_stream(response):
                     return response
             self.breaks += 1
+            self.has_gap = self.has_gap or not self._last_event_id
             was_worth_it = self.seen > seen or self._clock.now() - began_at >= HEALTHY_SECONDS
             failures = 0 if was_worth_it else failures + 1
             if response is None and failures > self._settings.resume_tries:
                 return None
             await self._clock.sleep(self._pause(0 if response is not None and self._last_event_id else failures))
+
+    def _opened(self) -> None:
+        """The server has begun the stream: what it says from now on is heard."""
+        self.is_open.set()
+        if self.has_gap:
+            self.has_gap = False
+            self._missed()
 
     def _pause(self, failures: int) -> float:
         """What the server asks for, but ever longer where streams bring nothing and say nothing of being resumed."""

@@ -84,14 +84,21 @@ async function within(promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** Does the job that stands on standard input; `open(url, mode)` gives a connected client. */
+/** A transport to a target: over HTTP, or to a process whose input and output are spoken to. */
+export function transportTo(target, Http, Stdio) {
+  if (!target.command) return new Http(new URL(target.url));
+  const [command, ...args] = target.command;
+  return new Stdio({ command, args, env: target.env });
+}
+
+/** Does the job that stands on standard input; `open(target, mode)` gives a connected client. */
 export async function main(open) {
   const job = JSON.parse(readFileSync(0, 'utf8'));
   for (const target of job.targets) {
     let client;
     const since = Date.now();
     try {
-      client = await within(open(target.url, job.mode ?? 'auto'));
+      client = await within(open(target, job.mode ?? 'auto'));
     } catch (error) {
       for (const operation of target.operations) say(target.name, operation.op, error, '', since);
       continue;

@@ -54,7 +54,7 @@ async def open_session(target: dict[str, Any], mode: str) -> AsyncIterator[Sessi
     where: Any = target.get("url")
     if "command" in target:
         program, *arguments = target["command"]
-        where = stdio_client(StdioServerParameters(command=program, args=arguments))
+        where = stdio_client(StdioServerParameters(command=program, args=arguments, env=target.get("env")))
     async with Client(where, mode=mode) as client:
         yield Session(client)
 

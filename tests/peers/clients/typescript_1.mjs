@@ -1,7 +1,8 @@
 // The client of the TypeScript SDK 1.x, which knows legacy revisions alone.
-import { load, main } from './driver.mjs';
+import { load, main, transportTo } from './driver.mjs';
 
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
+const { StdioClientTransport } = load('@modelcontextprotocol/sdk/client/stdio.js');
 const { StreamableHTTPClientTransport } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
 
 class PeerClient extends Client {
@@ -10,8 +11,8 @@ class PeerClient extends Client {
   }
 }
 
-await main(async (url) => {
+await main(async (target) => {
   const client = new PeerClient({ name: 'typescript-1', version: '1.0.0' });
-  await client.connect(new StreamableHTTPClientTransport(new URL(url)));
+  await client.connect(transportTo(target, StreamableHTTPClientTransport, StdioClientTransport));
   return client;
 });

@@ -70,7 +70,8 @@ class Ear:
                 if len(chunk) == 2:
                     self.is_over = True
                     raise EOFError
-                self._events += self._parser.feed(chunk[:-2])
+                found = self._parser.feed(chunk[:-2])
+                self._events += [event for event in found if event.data]  # some only say where to resume
         return msgspec.json.decode(self._events.pop(0).data)
 
     async def changed(self) -> str:
