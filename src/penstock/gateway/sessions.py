@@ -53,6 +53,7 @@ class ClientSession:
         "expires",
         "home",
         "in_flight",
+        "is_over",
         "key",
         "listener",
         "log_level",
@@ -70,6 +71,8 @@ class ClientSession:
         self.caller: Final = caller
         self.expires: Final = expires
         """Seconds since 1970."""
+        self.is_over = False
+        """It has ended or is forgotten: nobody would end what is begun for it now."""
         self.home: Final = home
         """The worker that has what cannot be sealed."""
         self.ends_with_stream: Final = ends_with_stream
@@ -199,7 +202,7 @@ class Sessions:
         for token, session in list(self._known.items()):
             if session.used_at <= limit and not session.is_in_use:
                 del self._known[token]
-                self._on_end(session)
+                self._over(session)
 
     def end(self, session: ClientSession) -> None:
         """From now on the id is unknown, and what the session still runs is cancelled."""
@@ -208,6 +211,10 @@ class Sessions:
             self._ended.popitem(last=False)
         for task in list(session.in_flight):
             task.cancel()
+        self._over(session)
+
+    def _over(self, session: ClientSession) -> None:
+        session.is_over = True
         self._on_end(session)
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
@@ -227,9 +234,9 @@ class Sessions:
         for token, session in self._known.items():
             if not session.is_in_use:
                 del self._known[token]
-                self._on_end(session)
+                self._over(session)
                 return
-        self._on_end(self._known.popitem(last=False)[1])
+        self._over(self._known.popitem(last=False)[1])
 
 
 def _bounded_capabilities(raw: bytes) -> bytes:

@@ -8,6 +8,7 @@ same client.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from functools import partial
 from time import monotonic
@@ -28,7 +29,7 @@ from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.methods import INPUT_REQUESTS
-from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, subscription_of
+from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, UPDATED, subscription_of
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.asking import AskingTurn
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw, Result, Sink
@@ -209,13 +210,18 @@ class Conversation:
         wire.ask(message, partial(self._lost, flight), call.headers if call is not None else ())
         return flight
 
-    def subscribe_again(self) -> None:
-        """A legacy server that was started anew knows of no subscription, and may list other things."""
-        for uri in self._habits.uris:
-            self.forget(self.send("resources/subscribe", {"uri": Raw(_encode_meta(uri))}))
-        if self._habits.heard is not None:
+    def begin_again(self, *, subscribes: bool) -> None:
+        """A new process of a legacy server may list other things, and knows of no subscription: tell, and subscribe again."""
+        uris = list(self._habits.uris) if subscribes else []
+        with contextlib.suppress(ServerBusy):  # one that does not even read what it is asked is not worth more
+            for uri in uris:
+                self.forget(self.send("resources/subscribe", {"uri": Raw(_encode_meta(uri))}))
+        heard = self._habits.heard
+        if heard is not None:
             for method in LIST_CHANGED.values():
-                self._habits.heard(method, {})
+                heard(method, {})
+            for uri in uris:
+                heard(UPDATED, {"uri": Raw(_encode_meta(uri))})
 
     def notify(self, method: str, params: dict[str, Raw]) -> None:
         """Write one notification; silently not, when the server is gone or does not read."""

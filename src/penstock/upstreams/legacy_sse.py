@@ -71,6 +71,11 @@ class SseSession:
         self.on_lost: Callable[[], object] | None = None
         """Told when it is over: whoever listens in it."""
 
+    @property
+    def is_in_use(self) -> bool:
+        """Calls are under way, or somebody listens in it."""
+        return self.in_flight > 0 or self.on_lost is not None
+
     def __repr__(self) -> str:
         return f"<SseSession {self.key[0]} {self.talk!r}>"
 
@@ -78,12 +83,23 @@ class SseSession:
 class _Changes:
     """What is said in a conversation beside the calls."""
 
-    def __init__(self, session: SseSession, take: Callable[[Message], None]) -> None:
+    def __init__(
+        self, session: SseSession, take: Callable[[Message], None], missed: Callable[[], None], has_gap: bool
+    ) -> None:
         self._session = session
+        self._missed = missed
+        self.has_gap = has_gap
+        """See `Stream`."""
+        self.is_open = asyncio.Event()
+        """See `Stream`."""
         session.talk.heard = lambda method, params: take(Notification(method, params))
 
     async def run(self) -> Response | None:
         """See `Stream`."""
+        self.is_open.set()
+        if self.has_gap:
+            self.has_gap = False
+            self._missed()
         await self._session.ended.wait()
         return None
 
@@ -188,9 +204,15 @@ class LegacySse:
         if session is not None:
             self._end(session)
 
-    def stream_of(self, session: SseSession, take: Callable[[Message], None]) -> Stream:
+    def stream_of(
+        self, session: SseSession, take: Callable[[Message], None], missed: Callable[[], None], has_gap: bool
+    ) -> Stream:
         """What is said in a conversation beside the calls."""
-        return _Changes(session, take)
+        return _Changes(session, take, missed, has_gap)
+
+    def has_lost(self, session: SseSession, refusal: Response) -> bool:
+        """Such a stream is never refused: it is the conversation itself."""
+        return False
 
     def lose(self, session: SseSession) -> None:
         """The server does not know the conversation any more."""

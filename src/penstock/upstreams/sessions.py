@@ -49,6 +49,11 @@ class Kept(Protocol):
         """Calls under way in it."""
         ...
 
+    @property
+    def is_in_use(self) -> bool:
+        """Calls are under way, or somebody listens in it."""
+        ...
+
 
 S = TypeVar("S", bound=Kept)
 
@@ -103,6 +108,11 @@ class LegacySession:
     def in_flight(self) -> int:
         """Calls under way."""
         return len(self.calls)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Calls are under way, or somebody listens to its stream."""
+        return bool(self.calls) or self.on_lost is not None
 
     @property
     def is_exclusive(self) -> bool:
@@ -231,7 +241,7 @@ class SessionBook(Generic[S]):
         session.last_used = now
         if session.key[0] == "shared":
             self._shared[session.key] = session
-            return [one for one in list(self._shared.values())[:-MAX_SHARED] if not one.in_flight and self.remove(one)]
+            return [one for one in list(self._shared.values())[:-MAX_SHARED] if not one.is_in_use and self.remove(one)]
         self._own[session.key] = session
         surplus = len(self._own) - self._max_own
         if surplus <= 0:

@@ -55,6 +55,7 @@ class StdioUpstream:
         count = settings.instances if isinstance(settings.instances, int) else 1
         self._instances = [self._new_instance() for _ in range(max(1, count))]
         """Those that everybody, or every caller without a session, shares."""
+        self._instances[0].has_subscriptions = True
 
     def __repr__(self) -> str:
         running = sum(instance.talk is not None for instance in self._all())

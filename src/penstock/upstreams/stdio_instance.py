@@ -60,6 +60,7 @@ class StdioInstance:
         "_waiting",
         "_wire",
         "has_run",
+        "has_subscriptions",
         "idle_since",
         "last_error",
         "ready_since",
@@ -104,6 +105,8 @@ class StdioInstance:
         self._waiting = 0
         self._is_closed = False
         self.has_run = False
+        self.has_subscriptions = False
+        """It is the one of its server that is subscribed to resources: several would each tell the same."""
         self.stderr = StderrTail(settings.stderr_bytes)
         self.last_error = ""
         self.restarts = 0
@@ -233,7 +236,7 @@ class StdioInstance:
         try:
             await self._begin()
             if self.has_run and self._talk is not None and self._talk.era is Era.LEGACY:
-                self._talk.subscribe_again()
+                self._talk.begin_again(subscribes=self.has_subscriptions)
             self.has_run = True
             self.ready_since = self._clock.now()
             self._tell_waiting(None)

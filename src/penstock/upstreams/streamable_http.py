@@ -13,9 +13,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from penstock.clock import Clock, SystemClock
-from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
+from penstock.errors import PenstockError, ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.http.client import ConnectionLost
 from penstock.protocol.errors import METHOD_NOT_FOUND
+from penstock.protocol.subscriptions import LIST_CHANGED
 from penstock.protocol.versions import Era
 from penstock.upstreams.eras import Eras
 from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Heard, Raw
@@ -37,6 +38,7 @@ __all__ = ["StreamableHttpSettings", "StreamableHttpUpstream"]
 
 T = TypeVar("T")
 _SWEEP_SECONDS: Final = 1.0
+_ASK_AGAIN_SECONDS: Final = 30.0
 _NOBODY: Final = Caller(Era.MODERN, "", None)
 
 
@@ -79,9 +81,8 @@ class StreamableHttpUpstream:
         self._is_closed = False
         self._heard: Heard | None = None
         self._feed: ModernFeed | LegacyFeed[Any] | None = None
-        self._closing: asyncio.Task[None] | None = None
-        """The end of the feed before."""
-        self._wanted_uris: tuple[str, ...] = ()
+        self._reopening: asyncio.Task[None] | None = None
+        """The end of the feed before, and the begin of the next one."""
         self._last_error = ""
         self._last_error_at = 0.0
         self._take_versions()
@@ -127,6 +128,8 @@ class StreamableHttpUpstream:
         try:
             return await work
         except (NotModernAnswer, NotLegacyAnswer) as misfit:
+            if call.hear is not None:  # that it cannot be listened to says nothing of its era: calls will tell
+                return Failure(METHOD_NOT_FOUND, f"it {misfit}", None, Era.MODERN)
             return await self._try_anew(call.caller, misfit, lambda: self._send(call))
         except ServerError as error:
             self._note(error)
@@ -168,17 +171,21 @@ class StreamableHttpUpstream:
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
         self._heard = self._legacy_http.heard = heard
-        if self._feed is None and not self._is_closed:
+        if self._feed is None and self._reopening is None and not self._is_closed:
             self._feed = self._open_feed()
 
     async def subscribe(self, uri: str) -> Failure | None:
         """See `Upstream`."""
+        if self._reopening is not None:
+            raise ServerUnavailable(self._name, "it is just being asked what it speaks by now; subscribe again")
         if self._feed is None:
             return Failure(METHOD_NOT_FOUND, f"server '{self._name}' does not tell of changes", None, Era.MODERN)
         return await self._feed.subscribe(uri)
 
     async def unsubscribe(self, uri: str) -> None:
         """See `Upstream`."""
+        if self._reopening is not None:
+            await asyncio.wait((self._reopening,))
         if self._feed is not None:
             await self._feed.unsubscribe(uri)
 
@@ -215,8 +222,9 @@ class StreamableHttpUpstream:
         feed, self._feed = self._feed, None
         if feed is not None:
             await feed.close()
-        if self._closing is not None:
-            await self._closing
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.wait((self._reopening,))
         await self._probing.close()
         await self._legacy_sse.close()
         await self._legacy_http.close()
@@ -227,14 +235,28 @@ class StreamableHttpUpstream:
 
     # changes
 
-    def _open_feed(self) -> ModernFeed | LegacyFeed[Any] | None:
+    def _open_feed(self, uris: tuple[str, ...] = ()) -> ModernFeed | LegacyFeed[Any] | None:
         era = self._choice[Era.MODERN]
         if era is None:
             return None
         if era is Era.MODERN:
-            return ModernFeed(self._name, self.call, self._tell, self._clock, self._wanted_uris)
+            return ModernFeed(self._name, self.call, self._tell, self._clock, uris)
         side: FeedSide[Any] = self._legacy
-        return LegacyFeed(self._name, side, call=self.call, heard=self._tell, clock=self._clock, uris=self._wanted_uris)
+        return LegacyFeed(self._name, side, call=self.call, heard=self._tell, clock=self._clock, uris=uris)
+
+    async def _reopen(self, feed: ModernFeed | LegacyFeed[Any]) -> None:
+        """Hear of changes in the era the server turns out to have by now; until then ask again, but not often."""
+        await feed.close()
+        while self._feed is None:
+            try:
+                await self._ready(_NOBODY)
+            except PenstockError:
+                await self._clock.sleep(_ASK_AGAIN_SECONDS)
+            else:
+                self._feed = self._open_feed(feed.uris)
+                for method in LIST_CHANGED.values():
+                    self._tell(method, {})
+        self._reopening = None
 
     def _tell(self, method: str, params: dict[str, Raw]) -> None:
         if self._heard is not None:
@@ -353,8 +375,7 @@ class StreamableHttpUpstream:
         if legacy is not self._legacy:
             legacy.version = self._legacy.version
             self._legacy = legacy
-            if self._end_feed():
-                self._feed = self._open_feed()
+            self._reopen_feed()
 
     async def _try_anew(self, caller: Caller, misfit: Exception, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What was known of the server has stopped to fit: ask it again, then do the work once more."""
@@ -378,17 +399,15 @@ class StreamableHttpUpstream:
         self._legacy.forget()
         self._description = None
         self._take_versions()
-        self._end_feed()  # it listens in an era that may not be the server's any more
+        self._reopen_feed()  # it listens in an era that may not be the server's any more
         self._use(self._legacy_http)
 
-    def _end_feed(self) -> bool:
-        """Whether there was one; what it had subscribed to is remembered for the next."""
+    def _reopen_feed(self) -> None:
         feed, self._feed = self._feed, None
-        if feed is None:
-            return False
-        self._wanted_uris = feed.uris
-        self._closing = asyncio.get_running_loop().create_task(feed.close())
-        return True
+        if feed is not None:
+            self._reopening = asyncio.get_running_loop().create_task(
+                self._reopen(feed), name=f"changes of {self._name}"
+            )
 
     def _take_versions(self) -> None:
         self._modern.requests.use(self.eras.version(Era.MODERN))

@@ -7,8 +7,10 @@ import msgspec
 import pytest
 
 from penstock.clock import FakeClock
-from penstock.gateway.sessions import LIFETIME_SECONDS, MAX_CAPABILITIES, Sessions
+from penstock.gateway.listeners import Listener
+from penstock.gateway.sessions import LIFETIME_SECONDS, MAX_CAPABILITIES, ClientSession, Sessions
 from penstock.identity.seal import Sealer, SealingKey
+from tests.unit.gateway.test_listeners import Wire
 
 KEY = SealingKey(b"abcd", b"k" * 32)
 INFO = b'{"name":"test"}'
@@ -129,6 +131,37 @@ def test_when_all_sessions_run_something_the_newest_is_forgotten_and_opens_again
     assert ours.find("v", token) is not None
     ours._forget_one()
     assert len(ours) == 0
+
+
+def test_a_session_that_listens_is_forgotten_after_those_that_do_not_and_its_end_is_told() -> None:
+    ended: list[ClientSession] = []
+    ours = Sessions(Sealer([KEY]), FakeClock(), 2, on_end=ended.append)
+    listening, idle = (ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode()) for _ in range(2))
+    assert listening is not None
+    assert idle is not None
+    listening.listener = Listener("v", frozenset(), Wire().stream)
+    ours.open("v", "2025-06-18", b"{}", INFO)
+    assert (ended, idle.is_over, listening.is_over) == ([idle], True, False)
+
+
+async def test_a_session_nobody_used_for_long_is_over() -> None:
+    ended: list[ClientSession] = []
+    clock = FakeClock()
+    ours = Sessions(Sealer([KEY]), clock, 2, idle_seconds=60.0, on_end=ended.append)
+    session = ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode())
+    assert session is not None
+    await clock.advance(61)
+    ours.sweep()
+    assert (session.is_over, ended) == (True, [session])
+
+
+def test_a_session_that_was_ended_is_over() -> None:
+    ended: list[ClientSession] = []
+    ours = Sessions(Sealer([KEY]), FakeClock(), 2, on_end=ended.append)
+    session = ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode())
+    assert session is not None
+    ours.end(session)
+    assert (session.is_over, ended) == (True, [session])
 
 
 def test_large_capabilities_are_cut_to_the_core_and_a_large_client_info_is_left_out() -> None:
