@@ -166,6 +166,7 @@ class _Process:
             GatewaySettings(
                 SERVER_INFO,
                 sessions=limits.sessions,
+                session_idle_seconds=limits.session_idle,
                 parked_calls=limits.parked_calls,
                 parked_seconds=limits.parked,
                 drain_seconds=limits.drain,

@@ -12,6 +12,7 @@ from penstock.gateway.hops import Hops
 from penstock.gateway.hosting import Catalogue
 from penstock.gateway.listeners import Listeners
 from penstock.gateway.parking import Parking
+from penstock.gateway.replay import Replay
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.sessions import Sessions
 from penstock.gateway.snapshot import Snapshot
@@ -40,6 +41,7 @@ class GatewayContext:
         sessions: Sessions,
         request_states: RequestStates,
         parking: Parking,
+        replay: Replay,
         listeners: Listeners,
         subscriptions: Subscriptions,
         clock: Clock,
@@ -50,6 +52,7 @@ class GatewayContext:
         self.sessions: Final = sessions
         self.request_states: Final = request_states
         self.parking: Final = parking
+        self.replay: Final = replay
         self.listeners: Final = listeners
         self.subscriptions: Final = subscriptions
         self.clock: Final = clock

@@ -44,7 +44,18 @@ _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
 class ClientSession:
     """One legacy client's conversation."""
 
-    __slots__ = ("caller", "expires", "home", "in_flight", "key", "listener", "log_level", "questions", "view")
+    __slots__ = (
+        "caller",
+        "expires",
+        "home",
+        "in_flight",
+        "key",
+        "listener",
+        "log_level",
+        "questions",
+        "used_at",
+        "view",
+    )
 
     def __init__(self, key: str, view: str, caller: Caller, expires: float, home: int = 0) -> None:
         self.key: Final = key
@@ -55,6 +66,8 @@ class ClientSession:
         """Seconds since 1970."""
         self.home: Final = home
         """The worker that has what cannot be sealed."""
+        self.used_at = 0.0
+        """Clock time of its last request."""
         self.log_level: msgspec.Raw | None = None
         self.listener: Listener | None = None
         """What the client wants to hear of; None until it opened a stream or subscribed to something."""
@@ -65,6 +78,12 @@ class ClientSession:
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.key[:8]} {self.caller.revision} [{len(self.in_flight)} in flight]>"
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether something goes on in it: a call, a question, a client that listens."""
+        listens = self.listener is not None and self.listener.stream is not None and self.listener.stream.is_open
+        return bool(self.in_flight or self.questions or listens)
 
     def cancel(self, request_id: bytes) -> None:
         """End what runs under that id."""
@@ -81,6 +100,7 @@ class Sessions:
         clock: Clock,
         limit: int,
         *,
+        idle_seconds: float = 1800.0,
         on_known: Callable[[ClientSession], None] = lambda _: None,
         on_end: Callable[[ClientSession], None] = lambda _: None,
     ) -> None:
@@ -92,6 +112,7 @@ class Sessions:
         self._sealer = sealer
         self._clock = clock
         self._limit = limit
+        self._idle_seconds = idle_seconds
         self._on_known = on_known
         self._on_end = on_end
         self._known: OrderedDict[bytes, ClientSession] = OrderedDict()
@@ -128,7 +149,16 @@ class Sessions:
                 return None
         if session.view != view or session.key in self._ended or session.expires < self._clock.wall():
             return None
+        session.used_at = self._clock.now()
         return session
+
+    def sweep(self) -> None:
+        """Forget sessions nobody used for long: their ids open again when they are used."""
+        limit = self._clock.now() - self._idle_seconds
+        for token, session in list(self._known.items()):
+            if session.used_at <= limit and not session.is_in_use:
+                del self._known[token]
+                self._on_end(session)
 
     def end(self, session: ClientSession) -> None:
         """From now on the id is unknown, and what the session still runs is cancelled."""
@@ -142,6 +172,7 @@ class Sessions:
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
         caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)
         session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS, sealed.worker)
+        session.used_at = self._clock.now()
         self._on_known(session)
         self._known[token] = session
         if len(self._known) > self._limit:
@@ -151,7 +182,7 @@ class Sessions:
     def _forget_one(self) -> None:
         """Let go of the oldest session that runs nothing; its id opens again when it is used."""
         for token, session in self._known.items():
-            if not session.in_flight:
+            if not session.is_in_use:
                 del self._known[token]
                 self._on_end(session)
                 return

@@ -7,7 +7,7 @@ Invariant: a request is never allowed by more than the client declared, and noth
 Source: ClientCapabilities in schema.ts of each revision; client/elicitation (an empty object means forms), client/sampling.
 """
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -15,7 +15,7 @@ from msgspec import Raw
 FIRST_ELICITATION: Final = "2025-06-18"
 FIRST_MODES: Final = "2025-11-25"
 """First revision in which forms and URLs, and sampling with tools, are told apart."""
-_URL_MODE: Final = b'"url"'
+_decode_mode = msgspec.json.Decoder(Literal["form", "url"]).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -41,20 +41,26 @@ NOTHING: Final = Askable()
 EVERYTHING: Final = Askable(*[True] * 6)
 
 
-def read_askable(raw: bytes) -> Askable:
-    """What stands in a client's capabilities (a JSON object); what cannot be read was not declared."""
+def read_askable(raw: bytes, revision: str) -> Askable:
+    """What stands in a client's capabilities (a JSON object), as far as its revision has it.
+
+    What cannot be read was not declared, nor was what is no object.
+    """
     if len(raw) <= 2:
         return NOTHING
-    members = _object(raw)
+    members = _object(raw) or {}
     sampling, elicitation = _object(members.get("sampling")), _object(members.get("elicitation"))
-    can_elicit = "elicitation" in members
+    can_elicit = elicitation is not None and revision >= FIRST_ELICITATION
+    details = sampling or {} if revision >= FIRST_MODES else {}
+    modes = elicitation or {} if revision >= FIRST_MODES else {}
+    urls = can_elicit and _has(modes, "url")
     return Askable(
-        forms=can_elicit and ("form" in elicitation or "url" not in elicitation),
-        urls=can_elicit and "url" in elicitation,
-        sampling="sampling" in members,
-        sampling_tools="tools" in sampling,
-        sampling_context="context" in sampling,
-        roots="roots" in members,
+        forms=can_elicit and (_has(modes, "form") or not urls),
+        urls=urls,
+        sampling=sampling is not None,
+        sampling_tools=_has(details, "tools"),
+        sampling_context=_has(details, "context"),
+        roots=_has(members, "roots"),
     )
 
 
@@ -79,10 +85,13 @@ def declared(askable: Askable, revision: str) -> bytes:
 def missing(askable: Askable, method: str, params: dict[str, Raw]) -> bytes | None:
     """The capability (a JSON object) a client would need to be asked this; None when it can be asked.
 
-    Methods no client can be asked need `{}`.
+    Methods and modes no client can be asked need `{}`.
     """
     if method == "elicitation/create":
-        if bytes(params.get("mode", b"")) == _URL_MODE:
+        mode = _mode(params.get("mode"))
+        if mode is None:
+            return b"{}"
+        if mode == "url":
             return None if askable.urls else b'{"elicitation":{"url":{}}}'
         return None if askable.forms else b'{"elicitation":{"form":{}}}'
     if method == "sampling/createMessage":
@@ -95,10 +104,26 @@ def missing(askable: Askable, method: str, params: dict[str, Raw]) -> bytes | No
     return b"{}"
 
 
-def _object(raw: Raw | bytes | None) -> dict[str, Raw]:
+def _mode(raw: Raw | None) -> Literal["form", "url"] | None:
+    """Of an elicitation; None when no revision has it."""
     if raw is None:
-        return {}
+        return "form"
+    try:
+        mode: Literal["form", "url"] = _decode_mode(raw)
+        return mode
+    except msgspec.DecodeError:
+        return None
+
+
+def _has(members: dict[str, Raw], name: str) -> bool:
+    return _object(members.get(name)) is not None
+
+
+def _object(raw: Raw | bytes | None) -> dict[str, Raw] | None:
+    """Its members; None when it is not there or no object."""
+    if raw is None:
+        return None
     try:
         return _decode_members(raw)
     except msgspec.DecodeError:
-        return {}
+        return None

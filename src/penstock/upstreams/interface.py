@@ -78,7 +78,7 @@ class Caller:
         """JSON object, or empty when the client did not say."""
         self.principal: Final = principal
         """Who asks, as sign-in has it; empty where there is none."""
-        self.askable: Final = read_askable(capabilities)
+        self.askable: Final = read_askable(capabilities, revision)
         """What a server may ask while it works on a call of this client."""
         self.can_be_asked: Final = bool(self.askable)
         self.sink: Sink | None = None
@@ -157,6 +157,8 @@ class Call(msgspec.Struct, eq=False):
     """Seconds after which `watch` ended the call; 0.0 while it has not."""
     hear: Heard | None = None
     """Takes notifications of changes: the call is a `subscriptions/listen` of ours. None for all other calls."""
+    poll: Callable[[int], None] | None = None
+    """Told when a server lets its caller come back for the rest of the answer, after so many ms; None when nobody could."""
     ask: Ask | None = None
     """Takes what a legacy server asks; None when the caller cannot be asked anything."""
     asking_since: float = 0.0

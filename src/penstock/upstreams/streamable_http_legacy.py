@@ -11,7 +11,6 @@ Source: basic/transports of 2025-03-26, 2025-06-18 and 2025-11-25; basic/lifecyc
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from operator import attrgetter
 from time import monotonic
 from typing import Any, Final
 
@@ -22,14 +21,14 @@ from penstock.errors import PenstockError, ServerError, ServerMisbehaved, Server
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.envelopes import encode_notification, encode_request
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Message, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw, Sink
 from penstock.upstreams.log_levels import log_rank
-from penstock.upstreams.pool import Pool
 from penstock.upstreams.questions import Questions
-from penstock.upstreams.sessions import MAX_SHARED, STATELESS, Key, LegacySession, SessionBook
+from penstock.upstreams.sessions import STATELESS, ExclusiveSessions, Key, LegacySession, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.streamable_http_aside import Aside
 from penstock.upstreams.streamable_http_flight import Flight
@@ -86,8 +85,13 @@ class LegacyHttp:
         )
         self._opening: SingleFlight[LegacySession] = SingleFlight(f"session at {link.name}")
         self._handshake = HttpHandshake(link, settings, counts)
-        self._pools: dict[Key, Pool[LegacySession]] = {}
-        """By the `shared_key` of the callers: for those that can be asked."""
+        self._pools = ExclusiveSessions(
+            link.name,
+            open=self._open,
+            close=lambda session: self._in_background(self._end(session)),
+            settings=settings.exclusive_sessions,
+            clock=clock,
+        )
         self.heard: Heard = _ignore
         """Takes what servers say of changes in sessions of clients."""
         self._background: set[asyncio.Task[None]] = set()
@@ -146,7 +150,7 @@ class LegacyHttp:
             return session
         key = self._book.key_for(caller)
         if caller.can_be_asked and key == caller.shared_key:
-            return await self._pool_for(caller).borrow()
+            return await self._pools.for_caller(caller).borrow()
         return await self._opening.run(key, lambda: self._open(key, caller))
 
     def binds(self, caller: Caller) -> bool:
@@ -156,39 +160,14 @@ class LegacyHttp:
     def give_back(self, session: LegacySession) -> None:
         """Others may use it; of consequence only for those that are lent to one call at a time."""
         if session.is_exclusive:
-            pool = self._pools.get(("shared", session.key[1]))
-            if pool is not None:
-                pool.give_back(session)
+            self._pools.give_back(session)
 
     def _ready(self, caller: Caller) -> LegacySession | None:
         """The session of a caller, if there is one that can be used now."""
         key = self._book.key_for(caller)
         if caller.can_be_asked and key == caller.shared_key:
-            return self._pool_for(caller).try_borrow()
+            return self._pools.for_caller(caller).try_borrow()
         return self._book.find(key, self._clock.now())
-
-    def _pool_for(self, caller: Caller) -> Pool[LegacySession]:
-        """Sessions for callers like that one, each lent to one call at a time: what a server says on a session's own stream names
-        no call.
-        """
-        key = caller.shared_key
-        pool = self._pools.get(key)
-        if pool is None:
-            for old, other in list(self._pools.items())[: max(0, len(self._pools) + 1 - MAX_SHARED)]:
-                if other.stats().busy == 0:
-                    del self._pools[old]
-                    self._in_background(other.close())
-            pool = self._pools[key] = Pool(
-                f"sessions at {self._link.name}",
-                open=partial(self._open, ("exclusive", key[1]), caller),
-                close=lambda session: self._in_background(self._end(session)),
-                is_closed=attrgetter("is_over"),
-                check=None,
-                settings=self._settings.exclusive_sessions,
-                clock=self._clock,
-                noun="session",
-            )
-        return pool
 
     async def close_session(self, name: str) -> None:
         """End the session of a client session, if it has one; bounded, and whatever the server says."""
@@ -219,23 +198,19 @@ class LegacyHttp:
         """End sessions nobody used for long."""
         for session in self._book.take_idle(self._clock.now()):
             self._in_background(self._end(session))
-        for pool in self._pools.values():
-            pool.sweep()
+        self._pools.sweep()
 
     def forget(self) -> None:
         """The server is another one than before: its sessions mean nothing now."""
         for session in self._book.take_all():
             _hang_up(session)
-        for pool in self._pools.values():
-            self._in_background(pool.close(loans_too=True))
-        self._pools.clear()
+        self._in_background(self._pools.close())
         self._book.issues_ids = None
 
     def state(self) -> dict[str, Any]:
         """JSON-ready facts."""
         return {
-            "sessions": len(self._book)
-            + sum(stats.busy + stats.idle for stats in map(Pool.stats, self._pools.values())),
+            "sessions": len(self._book) + len(self._pools),
             "streams": self._link.streams,
             "issues_session_ids": self._book.issues_ids,
             "background": len(self._background),
@@ -244,8 +219,7 @@ class LegacyHttp:
     async def close(self) -> None:
         """End all sessions within `close_seconds`, then whatever still runs."""
         await self._opening.close()
-        for pool in self._pools.values():
-            await pool.close(loans_too=True)
+        await self._pools.close()
         for session in self._book.take_all():
             self._in_background(self._end(session))
         if self._background:
@@ -343,12 +317,12 @@ class LegacyHttp:
         if not isinstance(came, Response):
             if not reception.last_event_id:
                 raise failed_request(name, came) from came
-            came = await self._resume(session, reception)
+            came = await self._resume(session, call, reception)
         elif reception.reply is None and came.status == 200:
             if is_event_stream(came):
                 if not reception.last_event_id:
                     raise ServerMisbehaved(name, "it ended the event stream without an answer; see its log")
-                came = await self._resume(session, reception)
+                came = await self._resume(session, call, reception)
             elif is_json(came):
                 reception.take(came.body)
         call.first_byte_at = came.first_byte_at
@@ -384,13 +358,15 @@ class LegacyHttp:
         return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, request_id
 
     def _params(self, call: Call, request_id: bytes) -> dict[str, Raw]:
-        meta = call.meta
+        meta, params = call.meta, call.params
+        if REQUEST_STATE in params or INPUT_RESPONSES in params:  # words of the other era
+            params = {key: value for key, value in params.items() if key not in {REQUEST_STATE, INPUT_RESPONSES}}
         if not meta:
-            return call.params
+            return params
         rest = {key: value for key, value in meta.items() if key != LOG_LEVEL}
         if PROGRESS_TOKEN in rest:
             rest[PROGRESS_TOKEN] = Raw(request_id)
-        return call.params | {"_meta": Raw(_encode(rest))} if rest else call.params
+        return params | {"_meta": Raw(_encode(rest))} if rest else params
 
     def _refused(self, session: LegacySession, response: Response, request_id: bytes) -> Failure:
         name = self._link.name
@@ -406,12 +382,15 @@ class LegacyHttp:
                 return Failure(reply.error.code, reply.error.message, reply.error.data, Era.LEGACY)
         raise refusal(name, self._link.url, response)
 
-    async def _resume(self, session: LegacySession, reception: Reception) -> Response:
+    async def _resume(self, session: LegacySession, call: Call, reception: Reception) -> Response:
         """Take up a call's stream again, until its answer is there."""
         name, tries = self._link.name, 0
         while tries < self._settings.resume_tries:
             asked = _DEFAULT_RETRY_SECONDS if reception.retry_ms is None else reception.retry_ms / 1000
-            await self._clock.sleep(min(asked, self._settings.max_retry_seconds))
+            pause = min(asked, self._settings.max_retry_seconds)
+            if call.poll is not None and reception.retry_ms is not None:
+                call.poll(int(pause * 1000))
+            await self._clock.sleep(pause)
             self._counts.resumed_streams += 1
             seen = reception.seen
             head = b"%b%blast-event-id: %b\r\n\r\n" % (self._link.get_head, session.head, reception.last_event_id)

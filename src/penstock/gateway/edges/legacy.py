@@ -18,17 +18,18 @@ from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import Dialogue, RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.legacy_dialogue import LegacyDialogue
-from penstock.gateway.edges.listening import Listening
+from penstock.gateway.edges.listening import FIRST_PRIMED, Listening
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name, when_listed
 from penstock.gateway.edges.refusal import away, refusal_body
 from penstock.gateway.hops import Hops
 from penstock.gateway.known_call import NO_META, KnownCall
 from penstock.gateway.parking import Parking
+from penstock.gateway.replay import CALL, EventSink, Replay, worker_of_event
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
 from penstock.http.messages import Body
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import encode_error, encode_result
+from penstock.protocol.envelopes import encode_error, encode_result, read_id
 from penstock.protocol.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -36,6 +37,7 @@ from penstock.protocol.errors import (
     RESOURCE_NOT_FOUND,
     translate_error,
 )
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Message, Notification, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
 from penstock.protocol.methods import MethodRule, lookup
@@ -56,9 +58,19 @@ class LegacyForm:
 
     era: ClassVar[Era] = Era.LEGACY
 
-    def __init__(self, revision: str, parking: Parking) -> None:
+    def __init__(self, revision: str, parking: Parking, replay: Replay) -> None:
         self._revision = revision
         self._parking = parking
+        self._replay = replay
+
+    def open_stream(self, exchange: Exchange, session: ClientSession | None) -> EventSink:
+        stream = exchange.open_stream()
+        if session is None or not stream.is_open:
+            return stream
+        kept = self._replay.open(session.key, CALL, stream)
+        if self._revision >= FIRST_PRIMED:
+            kept.prime()
+        return kept
 
     def dialogue(self, running: RunningCall, session: ClientSession | None) -> Dialogue:
         if session is not None and session.questions is None:
@@ -89,7 +101,7 @@ class LegacyEdge:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._listening = Listening(context)
-        self._forms = {revision: LegacyForm(revision, context.parking) for revision in LEGACY_VERSIONS}
+        self._forms = {revision: LegacyForm(revision, context.parking, context.replay) for revision in LEGACY_VERSIONS}
 
     def __repr__(self) -> str:
         return f"<LegacyEdge {self._context.sessions!r}>"
@@ -171,8 +183,13 @@ class LegacyEdge:
             hops = None if facts.admittance.is_internal else self._context.hops
             if session is None:
                 return
-            if hops is not None and hops.home_of(session.home) != hops.index:
-                self._hand_over(hops, exchange, hops.home_of(session.home), None)
+            last = exchange.request.headers.get(b"last-event-id")
+            worker = worker_of_event(last) if last is not None else None
+            there = hops.home_of(session.home if worker is None else worker) if hops is not None else 0
+            if hops is not None and there != hops.index:
+                self._hand_over(hops, exchange, there, None)
+            elif last is not None and worker is not None:
+                self._listening.resume(exchange, view, session, last)
             else:
                 self._listening.open_stream(exchange, view, session)
 
@@ -248,6 +265,11 @@ class LegacyEdge:
         session: ClientSession | None,
     ) -> None:
         method, params = request.method, request.params
+        if (
+            REQUEST_STATE in params or INPUT_RESPONSES in params
+        ):  # words of the other era, which reach no server unsealed
+            params.pop(REQUEST_STATE, None)
+            params.pop(INPUT_RESPONSES, None)
         known = view.known.get(facts)
         if known is not None and known.meta is NO_META and known.method == method and "_meta" not in params:
             field = known.name_field
@@ -277,9 +299,9 @@ class LegacyEdge:
             return  # without a session nobody can tell whose id it is
         params = notification.params
         if notification.method == "notifications/cancelled":
-            request_id = params.get("requestId")
-            if request_id is not None:
-                session.cancel(bytes(request_id))
+            request_id = read_id(bytes(params.get("requestId", b"")))
+            if isinstance(request_id, bytes):
+                session.cancel(request_id)
         elif notification.method == "notifications/progress" and session.questions is not None:
             session.questions.progressed(params)
 

@@ -22,6 +22,7 @@ from penstock.gateway.edges.refusal import away, refusal_body
 from penstock.gateway.edges.retries import Elsewhere, retried
 from penstock.gateway.known_call import KnownCall
 from penstock.gateway.parking import Parking
+from penstock.gateway.replay import EventSink
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
@@ -39,7 +40,6 @@ from penstock.protocol.errors import (
 )
 from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Notification, Request
-from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.methods import TASKS_EXTENSION, MethodRule
 from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
@@ -59,6 +59,9 @@ class ModernForm:
     def __init__(self, parking: Parking, states: RequestStates) -> None:
         self._parking: Final = parking
         self._states: Final = states
+
+    def open_stream(self, exchange: Exchange, _session: ClientSession | None) -> EventSink:
+        return exchange.open_stream()
 
     def dialogue(self, running: RunningCall, _session: ClientSession | None) -> Dialogue:
         return ModernDialogue(running, self._parking, self._states)
@@ -192,8 +195,7 @@ class ModernEdge:
                 self._hand_over(exchange, request, said.worker, facts)
                 return
             if said is not None:
-                token = meta.get(PROGRESS_TOKEN) if meta is not None else None
-                said.dialogue.resume(exchange, request.id, facts, token, said.responses)
+                said.dialogue.resume(exchange, request.id, facts, caller, meta=meta, responses=said.responses)
                 return
         running = RunningCall(exchange, request.id, facts, route, self._form)
         task = running.begin(request.method, params, caller, meta, headers)
