@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from penstock.assemble.conversions import client_limits, server_limits
+from penstock.assemble.conversions import server_limits, sibling_limits
 from penstock.clock import Clock
 from penstock.config.settings import LimitsSettings
 from penstock.control.admin import Admin, Reloaded
@@ -39,7 +39,7 @@ class Siblings:
         self._clock = clock
         self._inner = Worker(gateway.context, Admittance(is_internal=True))
         self._hops = gateway.context.hops = Hops(
-            place.index, place.siblings, clock=clock, limits=client_limits(limits), in_background=gateway.in_background
+            place.index, place.siblings, clock=clock, limits=sibling_limits(limits), in_background=gateway.in_background
         )
         self._metrics: Callable[[], bytes] = bytes
         self._reload: Callable[[], Awaitable[Reloaded]] | None = None

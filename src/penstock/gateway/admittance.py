@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from penstock.http.server import Exchange
 
+HOPPED: Final = b"penstock-hop"
+"""Header of a request that came from a client by another worker: it is counted where it is answered. Means nothing elsewhere."""
 _CACHED: Final = 1_024
 _ALLOW_METHODS: Final = b"access-control-allow-methods: GET, POST, DELETE, OPTIONS\r\n"
 _ALLOWED_HEADERS: Final = (

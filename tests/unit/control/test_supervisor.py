@@ -245,7 +245,6 @@ def test_it_notices_ends_also_where_its_parent_ignored_those_of_children(tmp_pat
         assert it.end() == 0
 
 
-@pytest.mark.skipif(not ON_LINUX, reason="reads /proc")
 def test_no_descriptor_is_where_nobody_needs_it(tmp_path: Path) -> None:
     with Supervised(tmp_path, "lists_descriptors", 3) as it:
         it.wait_for("ready", 3)
