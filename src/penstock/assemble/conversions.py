@@ -3,13 +3,14 @@
 Knows: both. Does not know: what is opened with them.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from penstock.config.settings import LimitsSettings, ServerConfig, Settings
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.hosting import HostSettings
 from penstock.gateway.snapshot import ViewSettings
-from penstock.http.limits import ClientLimits, ServerLimits
+from penstock.http.limits import MIB, ClientLimits, ServerLimits
 from penstock.policies.deadline import DeadlineSettings
 
 _TAKEN_LISTEN: Final = ("allowed_hosts", "allowed_origins", "public_url")
@@ -75,6 +76,12 @@ def server_limits(limits: LimitsSettings) -> ServerLimits:
         linger_seconds=limits.linger,
         drain_seconds=limits.drain,
     )
+
+
+def sibling_limits(limits: LimitsSettings) -> ClientLimits:
+    """What one connection to another worker may cost: it passes on what a server's could bring, some of it as an event."""
+    most = max(limits.response_bytes, limits.event_bytes) + MIB
+    return replace(client_limits(limits), response_bytes=most, event_bytes=most)
 
 
 def client_limits(limits: LimitsSettings) -> ClientLimits:

@@ -80,8 +80,6 @@ class RunOptions(msgspec.Struct, frozen=True):
     """Among several workers; None for the only one."""
     workers: int = 1
     """How many processes serve."""
-    on_failure: Callable[[PenstockError], None] = lambda _error: None
-    """Told in a worker's process why it cannot start."""
     inside: Inside | None = None
     """Instead of listening anywhere: runs beside the gateway, which ends with it."""
     watch_seconds: float = 1.0
@@ -110,6 +108,8 @@ class _Process:
         self._hurry = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._servers: list[HttpServer] = []
+        self._seen = _stamp(settings.file)
+        """The file as it was taken up, or nearly: an edit that comes while we start is not missed."""
 
     async def serve(self) -> int:
         raise_descriptor_limit()
@@ -139,7 +139,7 @@ class _Process:
             await self._stop.wait()
             for task in background:
                 task.cancel()
-            await self._drain(gateway, worker, data_servers)
+            await self._drain(gateway, worker, data_servers, siblings)
         finally:
             for server in self._servers:
                 server.close()
@@ -209,7 +209,7 @@ class _Process:
                 Gauge(
                     "penstock_connections",
                     "Open connections of clients.",
-                    lambda: [("", sum(server.connections for server in self._servers))],
+                    lambda: [("", sum(server.connections for server in self._servers if server.addresses))],
                 ),
                 Gauge("penstock_sessions", "Known legacy sessions.", lambda: [("", len(gateway.context.sessions))]),
                 Gauge(
@@ -288,13 +288,12 @@ class _Process:
 
     async def _watch_file(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> None:
         """Take up an edit of the file within about a second."""
-        seen = _stamp(self._settings.file)
         while True:
             await self._clock.sleep(self._options.watch_seconds)
             stamp = _stamp(self._settings.file)
-            if stamp == seen:
+            if stamp == self._seen:
                 continue
-            seen = stamp
+            self._seen = stamp
             try:
                 await self._reload(gateway, worker, factory)
             except PenstockError as error:
@@ -346,12 +345,18 @@ class _Process:
         if not closing.cancelled():
             closing.result()
 
-    async def _drain(self, gateway: Gateway, worker: Worker, servers: list[HttpServer]) -> None:
+    async def _drain(
+        self, gateway: Gateway, worker: Worker, servers: list[HttpServer], siblings: Siblings | None
+    ) -> None:
         worker.is_draining = True
         gateway.listeners.end_all()  # they would be waited for
         seconds = self._settings.limits.drain
-        _log.info("stopping: calls under way have %g s to end", seconds)
+        until = self._clock.now() + seconds
+        if siblings is None or siblings.is_first:
+            _log.info("stopping: calls under way have %g s to end", seconds)
         ended = await asyncio.gather(*(server.drain(seconds) for server in servers))
+        if siblings is not None:
+            ended.append(await siblings.drain(until, self._hurry))
         if not all(ended):
             _log.warning("stopped with calls cut at the deadline of %g s", seconds)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from penstock.assemble.conversions import client_limits
+from penstock.assemble.conversions import client_limits, sibling_limits
 from penstock.clock import Clock
 from penstock.config.settings import LimitsSettings, ServerConfig, reveal
 from penstock.control.supervisor import WorkerPlace
@@ -75,7 +75,7 @@ class UpstreamFactory:
             sessions="auto" if config.instances == "per_session" else "shared",
             max_sessions=limits.sessions,
             session_idle_seconds=limits.session_idle,
-            limits=client_limits(limits),
+            limits=sibling_limits(limits),
             connections=PoolSettings(max_size=4096, max_waiting=limits.waiting, wait_seconds=limits.wait),
         )
         return StreamableHttpUpstream(config.name, settings, clock=self._clock)

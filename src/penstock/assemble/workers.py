@@ -3,7 +3,11 @@
 Knows: the supervisor, what a worker runs. Does not know: how either works.
 """
 
+import contextlib
+import logging
+import os
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -11,11 +15,19 @@ from penstock.assemble import process
 from penstock.assemble.process import RunOptions
 from penstock.config.settings import Settings
 from penstock.control.supervisor import CANNOT_START, Supervisor, WorkerPlace, free_ports
-from penstock.errors import PenstockError
+from penstock.errors import ConfigError, ListenError, PenstockError
+
+_log = logging.getLogger(__name__)
+_MAX_TOLD: Final = 4096
+"""Bytes of one error: what a pipe takes whole."""
 
 
 def run_workers(settings: Settings, reload: Callable[[], Settings], options: RunOptions) -> int:
-    """Serve with `options.workers` processes until SIGTERM or SIGINT; returns the exit code."""
+    """Serve with `options.workers` processes until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        PenstockError: they could not start; the message says why.
+    """
     data, kept_data = free_ports(settings.listen.data)
     admin, kept_admin = free_ports(settings.listen.admin)
     configured = settings.listen
@@ -30,19 +42,69 @@ def run_workers(settings: Settings, reload: Callable[[], Settings], options: Run
         return msgspec.structs.replace(read, listen=listen)
 
     def work(place: WorkerPlace) -> int:
+        for sock in (*kept_data, *kept_admin):
+            sock.close()
         mine = msgspec.structs.replace(options, place=place)
         if not place.is_first or place.is_restart:
             mine = msgspec.structs.replace(mine, on_ready=lambda _report: None)
         if not place.is_first:
             mine = msgspec.structs.replace(mine, on_listening=lambda _url, _admin: None)
         try:
-            return process.run(with_ports(settings), lambda: with_ports(reload()), mine)
+            return process.run(with_ports(_newest(settings, reload, place)), lambda: with_ports(reload()), mine)
         except PenstockError as error:
-            options.on_failure(error)
+            failures.tell(error)
+            if place.is_restart:
+                _log.error("worker %d cannot start: %s", place.index, error.message)
             return CANNOT_START
 
+    failures = _Failures()
     try:
-        return Supervisor(options.workers, work).run()
+        code = Supervisor(options.workers, work).run()
+        if code == CANNOT_START:
+            raise failures.first()
+        return code
     finally:
+        failures.close()
         for sock in (*kept_data, *kept_admin):
             sock.close()
+
+
+def _newest(settings: Settings, reload: Callable[[], Settings], place: WorkerPlace) -> Settings:
+    """What a worker starts with: one that takes a dead one's place must know what the others have taken up meanwhile."""
+    if not place.is_restart:
+        return settings
+    try:
+        return reload()
+    except PenstockError as error:
+        _log.error("configuration not taken up, worker %d has that of the start: %s", place.index, error.message)
+        return settings
+
+
+class _Failures:
+    """Why workers could not start: said in their processes, raised in ours, so that it reads as from a single process."""
+
+    def __init__(self) -> None:
+        self._told, self._tell = os.pipe()
+        os.set_blocking(self._told, False)
+        os.set_blocking(self._tell, False)
+
+    def __repr__(self) -> str:
+        return f"<_Failures {self._told}>"
+
+    def tell(self, error: PenstockError) -> None:
+        kind = b"config" if isinstance(error, ConfigError) else b"listen"
+        line = b"%b %b" % (kind, error.message.replace("\n", " ").encode()[: _MAX_TOLD - 10])
+        with contextlib.suppress(BlockingIOError):  # many have told already
+            os.write(self._tell, line + b"\n")
+
+    def first(self) -> PenstockError:
+        try:
+            line = os.read(self._told, _MAX_TOLD).partition(b"\n")[0]
+        except BlockingIOError:
+            line = b""
+        kind, _, message = line.decode(errors="replace").partition(" ")
+        return (ConfigError if kind == "config" else ListenError)(message)
+
+    def close(self) -> None:
+        os.close(self._told)
+        os.close(self._tell)

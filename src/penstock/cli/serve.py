@@ -78,7 +78,6 @@ def run(
                     workers=workers,
                     on_listening=greeter.on_listening,
                     on_ready=greeter.on_ready,
-                    on_failure=lambda error: note(f"penstock: {error.message}"),
                 ),
             )
         finally:

@@ -2,7 +2,8 @@
 
 Knows: processes, signals, sockets that are inherited. Does not know: what a worker does; it is handed a function.
 Invariants: a worker that ends is started again under its number, ever more slowly if it ends at once; a worker that cannot even
-start the first time ends them all; when the supervisor is gone, however it went, its workers end too.
+start the first time ends them all; when the supervisor is gone, however it went, its workers end too; a signal reaches every
+worker that was started, and none is started after the one that ends them.
 
 It has no event loop and no threads, so that forking is safe at any time. Workers are joined by Unix sockets that are bound here
 and inherited: whoever connects while a worker is being started again waits in the queue of its socket.
@@ -11,6 +12,7 @@ and inherited: whoever connects while a worker is being started again waits in t
 import contextlib
 import logging
 import os
+import select
 import shutil
 import signal
 import socket
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -34,6 +36,10 @@ CANNOT_START: Final = 70
 """Exit code of a worker that has said why it cannot start."""
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MAX_WORKERS: Final = 64
+LAST_SECONDS: Final = 5.0
+"""What workers have after a second signal; those that do not even hear it are killed then."""
+_LONGEST_PATH: Final = 100
+"""Bytes of a Unix socket's path: 108 on Linux, 104 on macOS, the zero at the end included."""
 
 
 class WorkerPlace(msgspec.Struct, frozen=True):
@@ -47,6 +53,8 @@ class WorkerPlace(msgspec.Struct, frozen=True):
     """Where each worker listens, by number; its own included."""
     alive: int
     """A descriptor that becomes readable when the supervisor is gone."""
+    others_gone: int = -1
+    """For the first: a descriptor that becomes readable when all others have ended and none comes back; else -1."""
     is_restart: bool = False
     """Another process has had this place before."""
 
@@ -71,22 +79,25 @@ class _Child:
 class Supervisor:
     """Runs the workers of one gateway."""
 
-    def __init__(self, count: int, work: Callable[[WorkerPlace], int]) -> None:
+    def __init__(self, count: int, work: Callable[[WorkerPlace], int], *, last_seconds: float = LAST_SECONDS) -> None:
         """`work` runs in each worker process and returns its exit code."""
         if not 1 <= count <= _MAX_WORKERS:
             raise ValueError(f"expected 1 to {_MAX_WORKERS} workers, got {count}")
         self._work: Final = work
+        self._last_seconds: Final = last_seconds
         self._children = [_Child(index) for index in range(count)]
-        self._folder = Path(tempfile.mkdtemp(prefix="penstock-"))
+        self._folder = _folder_for_sockets()
         paths = tuple(self._folder / f"{index}.sock" for index in range(count))
         self._listeners = [_listen(path) for path in paths]
         self._paths: Final = paths
         self._alive, self._stay_alive = os.pipe()
+        self._others_gone, self._others = os.pipe()
+        """Every worker but the first keeps the second one open, and so do we until it is time to end."""
         self._is_stopping = False
+        self._kill_at = float("inf")
         self._has_run = False
         """A worker has run for a while: they can start."""
         self._exit_code = 0
-        self._owner = os.getpid()
 
     def __repr__(self) -> str:
         running = sum(child.pid != 0 for child in self._children)
@@ -95,13 +106,15 @@ class Supervisor:
     def run(self) -> int:
         """Until a signal ends it, or no worker can start; returns the exit code."""
         handlers = {number: signal.signal(number, self._signalled) for number in _FORWARDED}
+        handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, children reap themselves
         try:
             for child in self._children:
                 self._start(child)
             while any(child.pid for child in self._children) or not self._is_stopping:
                 self._reap()
                 self._start_due()
-                time.sleep(0.02)  # signals and ends of children cut it short or are seen at the next turn
+                self._kill_late()
+                time.sleep(0.02)  # signals and ends of children are seen at the next turn
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -117,22 +130,29 @@ class Supervisor:
             self._listeners[child.index],
             self._paths,
             alive=self._alive,
+            others_gone=self._others_gone if child.index == 0 else -1,
             is_restart=child.started_at > 0,
         )
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            os._exit(self._be_worker(place))
-        child.pid, child.started_at, child.start_at = pid, time.monotonic(), 0.0
+        with _signals_held():  # one that came between fork and note would not be handed on
+            if self._is_stopping:
+                return
+            pid = os.fork()
+            if pid == 0:
+                os._exit(self._be_worker(place))
+            child.pid, child.started_at, child.start_at = pid, time.monotonic(), 0.0
 
     def _be_worker(self, place: WorkerPlace) -> int:
         code = 1
         try:
-            for number in _FORWARDED:
+            for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, _not_yet)
             os.setpgrp()  # Ctrl-C is for the supervisor, which hands it on: twice would mean hurry
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
             os.close(self._stay_alive)
+            os.close(self._others if place.is_first else self._others_gone)
             for index, listener in enumerate(self._listeners):
                 if index != place.index:
                     listener.close()
@@ -140,6 +160,8 @@ class Supervisor:
         except BaseException:  # a process's top: whatever it is must be said before the process ends
             traceback.print_exc()
         finally:
+            if select.select([self._alive], [], [], 0)[0]:
+                shutil.rmtree(self._folder, ignore_errors=True)  # nobody else will
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -158,7 +180,8 @@ class Supervisor:
         lasted = time.monotonic() - child.started_at
         pid, child.pid = child.pid, 0
         if self._is_stopping:
-            self._exit_code = self._exit_code or max(code, 0)
+            if code != CANNOT_START:  # it was being started again, which nobody wants any more
+                self._exit_code = self._exit_code or max(code, 0)
             return
         if code == CANNOT_START and not self._has_run:
             self._exit_code = code
@@ -174,7 +197,7 @@ class Supervisor:
     def _start_due(self) -> None:
         now = time.monotonic()
         for child in self._children:
-            if not self._is_stopping and not child.pid and child.start_at and now >= child.start_at:
+            if not child.pid and child.start_at and now >= child.start_at:
                 self._start(child)
             if child.pid and now - child.started_at > 1.0:
                 self._has_run = True
@@ -185,8 +208,19 @@ class Supervisor:
         else:
             self._stop(number)
 
+    def _kill_late(self) -> None:
+        if time.monotonic() >= self._kill_at:
+            self._kill_at = float("inf")
+            self._hand_on(signal.SIGKILL)
+
     def _stop(self, number: int) -> None:
-        self._is_stopping = True
+        if self._is_stopping:
+            self._kill_at = min(self._kill_at, time.monotonic() + self._last_seconds)
+        else:
+            self._is_stopping = True
+            os.close(self._others)
+            for listener in self._listeners:
+                listener.close()  # a worker that has ended is waited for by nobody any more
         self._hand_on(number)
 
     def _hand_on(self, number: int) -> None:
@@ -196,8 +230,10 @@ class Supervisor:
                     os.kill(child.pid, number)
 
     def _close(self) -> None:
-        for descriptor in (self._alive, self._stay_alive):
+        for descriptor in (self._alive, self._stay_alive, self._others_gone):
             os.close(descriptor)
+        if not self._is_stopping:
+            os.close(self._others)
         for listener in self._listeners:
             listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -216,6 +252,29 @@ def free_ports(addresses: Sequence[tuple[str, int]]) -> tuple[list[tuple[str, in
             kept.append(sock)
         found.append((host, port))
     return found, kept
+
+
+def _not_yet(_number: int, _frame: FrameType | None) -> None:
+    """A worker that is being started reads the configuration anyway. A handler, as children would inherit that we ignore it."""
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """What comes meanwhile is delivered afterwards."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+
+
+def _folder_for_sockets() -> Path:
+    """One that is ours alone, and whose paths are short enough for sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-"))
+    if len(os.fsencode(folder / f"{_MAX_WORKERS}.sock")) > _LONGEST_PATH:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="penstock-", dir="/tmp"))
+    return folder
 
 
 def _listen(path: Path) -> socket.socket:

@@ -14,6 +14,8 @@ from penstock.protocol.headers import decode_value
 
 PRINCIPAL: Final = b"penstock-principal"
 """How one worker tells another who asks."""
+HOPPED: Final = b"penstock-hop"
+"""Header of a request that came from a client by another worker: it is counted where it is answered. Means nothing elsewhere."""
 _CACHED: Final = 1_024
 _ALLOW_METHODS: Final = b"access-control-allow-methods: GET, POST, DELETE, OPTIONS\r\n"
 _ALLOWED_HEADERS: Final = (

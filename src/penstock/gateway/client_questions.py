@@ -126,7 +126,11 @@ class ClientQuestions:
 def worker_of(question_id: bytes) -> int | None:
     """The worker that asked, by the id of its question; None when it is none of ours."""
     parts = question_id.strip(b'"').split(b"-")
-    return int(parts[1]) if len(parts) == 4 and parts[0] == b"penstock" and parts[1].isdigit() else None
+    return (
+        int(parts[1])
+        if len(parts) == 4 and parts[0] == b"penstock" and parts[1].isdigit() and len(parts[1]) < 5
+        else None
+    )
 
 
 def _params_for_client(question: Question, id: bytes) -> dict[str, Raw]:

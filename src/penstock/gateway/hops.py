@@ -7,6 +7,7 @@ again costs its requests a clear error, and nothing else.
 Source: DESIGN "Processes"; the answer goes the way of any server's: plainly, or event by event.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any, Final
 
 from penstock.clock import Clock
 from penstock.errors import PenstockError, ServerError
-from penstock.gateway.admittance import PRINCIPAL
+from penstock.gateway.admittance import HOPPED, PRINCIPAL
 from penstock.gateway.edges.head import FACTS, HeadFacts
-from penstock.http.client import ClientConnection, RequestFailed, Response, connect_unix
+from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response, connect_unix
 from penstock.http.limits import ClientLimits
 from penstock.http.server import EventStream, Exchange
 from penstock.protocol.event_stream import Event, encode_event
@@ -37,11 +38,17 @@ _NOT_HANDED_ON: Final = frozenset(
         b"upgrade",
         b"accept-encoding",
         PRINCIPAL,
+        HOPPED,
     }
 )
+_MARK: Final = HOPPED + b": 1\r\n"
+_GREETING: Final = b"GET /health HTTP/1.1\r\nhost: worker\r\n\r\n"
+_PROGRESS: Final = b'{"jsonrpc":"2.0","method":"notifications/progress"'
 _HANDED_BACK: Final = (b"mcp-session-id", b"allow", b"server-timing", b"retry-after")
-_MAX_TOLD: Final = 1024
-"""Messages to siblings under way whose answers nobody waits for."""
+MAX_TOLD: Final = 1024
+"""Messages under way to one sibling that it is only to take note of."""
+TELL_SECONDS: Final = 2.0
+"""What it has for each."""
 
 
 class Hops:
@@ -55,6 +62,7 @@ class Hops:
         clock: Clock,
         limits: ClientLimits,
         in_background: Callable[[Coroutine[Any, Any, None]], None],
+        max_told: int = MAX_TOLD,
     ) -> None:
         self.index: Final = index
         self.count: Final = len(siblings)
@@ -62,11 +70,12 @@ class Hops:
         self._clock = clock
         self._limits = limits
         self._in_background = in_background
-        self._told = 0
+        self._max_told = max_told
+        self._told = [0] * len(siblings)
         self._pools = [self._pool_to(number) for number in range(len(siblings))]
 
     def __repr__(self) -> str:
-        return f"<Hops of worker {self.index} of {self.count} {self._pools!r}>"
+        return f"<Hops of worker {self.index} of {self.count} [{sum(self._told)} told] {self._pools!r}>"
 
     def home_of(self, worker: int) -> int:
         """Who has what was left with that worker; numbers of an earlier, larger gateway are mapped into this one."""
@@ -79,11 +88,13 @@ class Hops:
 
     def tell_others(self, exchange: Exchange) -> None:
         """Hand the request to every sibling, and wait for none."""
+        self._in_background(self.others_told(exchange))
+
+    async def others_told(self, exchange: Exchange) -> None:
+        """Hand the request to every sibling, until each has taken note or had its time."""
         head, body = _head_of(exchange), exchange.request.body
-        for worker in range(self.count):
-            if worker != self.index and self._told < _MAX_TOLD:
-                self._told += 1
-                self._in_background(self._tell(worker, head, body))
+        others = (worker for worker in range(self.count) if worker != self.index)
+        await asyncio.gather(*(self._tell(worker, head, body) for worker in others))
 
     async def ask(self, worker: int, method: bytes, path: bytes, body: bytes = b"") -> Response:
         """A request of our own.
@@ -114,12 +125,16 @@ class Hops:
         relay.end(response)
 
     async def _tell(self, worker: int, head: bytes, body: bytes) -> None:
+        if self._told[worker] >= self._max_told:
+            return
+        self._told[worker] += 1
         try:
-            await self._send(worker, head, body, None, None)
-        except (RequestFailed, ServerError):
+            async with asyncio.timeout(TELL_SECONDS):
+                await self._send(worker, head, body, None, None)
+        except (RequestFailed, ServerError, TimeoutError):
             return  # it is being started again, and knows nothing of what it was to be told
         finally:
-            self._told -= 1
+            self._told[worker] -= 1
 
     async def _send(
         self,
@@ -140,7 +155,16 @@ class Hops:
 
     def _pool_to(self, worker: int) -> Pool[ClientConnection]:
         async def opened() -> ClientConnection:
-            return await connect_unix(self._paths[worker], limits=self._limits)
+            connection = await connect_unix(self._paths[worker], limits=self._limits)
+            try:  # one that is being started again is connected to as well: its socket has a queue
+                async with asyncio.timeout(self._limits.connect_seconds):
+                    await connection.request(_GREETING)
+            except TimeoutError as error:
+                seconds = self._limits.connect_seconds
+                raise ConnectionLost(
+                    f"worker {worker} does not answer within {seconds:g} s", unprocessed=True
+                ) from error
+            return connection
 
         return Pool(
             f"worker {worker}",
@@ -172,7 +196,9 @@ class _Relay:
         self.on_stream()
         if self.stream is not None:
             retry = b"" if event.retry_ms is None else b"retry: %d\n" % event.retry_ms
-            self.stream.send(retry + encode_event(bytes(event.data), event=event.event, id=event.id))
+            data = bytes(event.data)
+            written = retry + encode_event(data, event=event.event, id=event.id)
+            self.stream.send(written, droppable=data.startswith(_PROGRESS))
         return False
 
     def end(self, response: Response) -> None:
@@ -196,10 +222,11 @@ def _head_of(exchange: Exchange) -> bytes:
     facts = request.shared.get(FACTS)
     if isinstance(facts, HeadFacts) and facts.principal:
         lines += b"%b: %b\r\n" % (PRINCIPAL, encode_value(facts.principal))
-    return b"%b %b%b HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n" % (
+    return b"%b %b%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
         request.method,
         request.path.encode("latin-1"),
         query,
         lines,
+        _MARK,
         len(request.body),
     )

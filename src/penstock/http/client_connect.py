@@ -15,6 +15,8 @@ from penstock.http.client_messages import ConnectionLost
 from penstock.http.client_url import Origin
 from penstock.http.limits import ClientLimits
 
+_QUEUE_SECONDS: Final = 0.01
+"""Before a Unix socket whose queue is full is tried again."""
 _HEAD_START_SECONDS: Final = 0.25
 """How long one address is tried alone before the next joins (RFC 8305, section 5)."""
 
@@ -64,12 +66,17 @@ async def connect_unix(path: Path, *, limits: ClientLimits) -> ClientConnection:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(limits.connect_seconds):
-            _, protocol = await loop.create_unix_connection(
-                lambda: cast("asyncio.Protocol", ClientConnection(origin, limits, loop)), str(path)
-            )
-    except (OSError, TimeoutError) as error:
-        raise ConnectionLost(f"cannot connect to {path}: {error}", unprocessed=True) from error
-    return cast("ClientConnection", protocol)
+            while True:
+                try:
+                    _, protocol = await loop.create_unix_connection(
+                        lambda: cast("asyncio.Protocol", ClientConnection(origin, limits, loop)), str(path)
+                    )
+                    return cast("ClientConnection", protocol)
+                except BlockingIOError:  # its queue is full, and the system does not let us wait for a place
+                    await asyncio.sleep(_QUEUE_SECONDS)
+    except OSError as error:  # TimeoutError is one
+        why = _why(error, limits.connect_seconds)
+        raise ConnectionLost(f"cannot connect to {path}: {why}", unprocessed=True) from error
 
 
 class _Opening:

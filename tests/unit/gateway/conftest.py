@@ -210,21 +210,23 @@ def request_body(method: str, params: dict[str, Any] | None = None, request_id: 
 
 
 @asynccontextmanager
-async def gateway_in(folder: Path, *, clock: Clock | None = None, key: SealingKey = KEY) -> AsyncIterator[Running]:
+async def gateway_in(
+    folder: Path, *, clock: Clock | None = None, key: SealingKey = KEY, worker: int = 0
+) -> AsyncIterator[Running]:
     """A gateway without servers, whose state is kept in `folder`."""
     clock = clock or SystemClock()
     gateway = Gateway(
-        GatewaySettings(b'{"name":"penstock","version":"test"}'),
+        GatewaySettings(b'{"name":"penstock","version":"test"}', worker=worker),
         sealer=Sealer([key]),
         known=KnownLists(folder / "lists"),
         clock=clock,
         cells=CellRegistry(),
     )
-    worker = Worker(gateway.context, Admittance())
-    server = await HttpServer.start(worker, host="127.0.0.1", port=0)
+    serving = Worker(gateway.context, Admittance())
+    server = await HttpServer.start(serving, host="127.0.0.1", port=0)
     try:
         async with HttpClient() as client:
-            running = Running(gateway, worker, server, client)
+            running = Running(gateway, serving, server, client)
             try:
                 yield running
             finally:

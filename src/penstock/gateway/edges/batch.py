@@ -12,9 +12,17 @@ from penstock.gateway.edges.legacy import LegacyEdge
 from penstock.gateway.view import View
 from penstock.http.event_stream import EventStream
 from penstock.http.messages import Body, joined
+from penstock.http.messages import Request as HttpRequest
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import decode_batch, encode_batch, encode_error
-from penstock.protocol.messages import Fault
+from penstock.protocol.envelopes import (
+    decode_batch,
+    encode_batch,
+    encode_error,
+    encode_notification,
+    encode_request,
+    encode_result,
+)
+from penstock.protocol.messages import Fault, Message, Notification, Request
 
 
 class _Members:
@@ -69,4 +77,18 @@ def answer_batch(edge: LegacyEdge, exchange: Exchange, view: View, facts: HeadFa
         if isinstance(item, Fault):
             link.answer(400, encode_error(item.id, item.code, item.message, null_id=True), b"", b"")
         else:
-            edge.message(exchange.member(link), view, item, facts)
+            edge.message(exchange.member(link, _request_of(exchange, headers, item)), view, item, facts)
+
+
+def _request_of(exchange: Exchange, headers: dict[bytes, bytes], item: Message) -> HttpRequest:
+    """The HTTP request that would have brought the member alone: what another worker is handed, if that has to answer."""
+    whole = exchange.request
+    if isinstance(item, Request):
+        body = encode_request(item.id, item.method, item.params)
+    elif isinstance(item, Notification):
+        body = encode_notification(item.method, item.params)
+    elif item.error is not None:
+        body = encode_error(item.id, item.error.code, item.error.message, item.error.data, null_id=True)
+    else:
+        body = encode_result(item.id or b"null", item.result or b"{}")
+    return HttpRequest(whole.method, whole.path, whole.query, headers, body)

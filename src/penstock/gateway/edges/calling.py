@@ -300,8 +300,8 @@ class RunningCall:
             self._end_cancelled()
         else:
             kind = self._fail(call, outcome, answered_at)
-        if self._facts.admittance.is_internal:
-            return  # the worker the client reached counts it
+        if not self._facts.is_counted:
+            return
         if call.asking_since:
             call.end_asking(answered_at)
         sent_at, asked = call.sent_at, call.asked_seconds

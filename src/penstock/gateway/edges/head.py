@@ -6,7 +6,7 @@ sends the same block, the facts are found in `Request.shared`.
 
 from typing import Final
 
-from penstock.gateway.admittance import Admittance
+from penstock.gateway.admittance import HOPPED, Admittance
 from penstock.protocol.versions import Era, era_of
 
 FACTS: Final = "mcp"
@@ -19,6 +19,7 @@ class HeadFacts:
     __slots__ = (
         "admittance",
         "cors",
+        "is_counted",
         "is_modern",
         "is_repeated",
         "param_headers",
@@ -37,6 +38,8 @@ class HeadFacts:
         self.principal: Final = admittance.principal(headers)
         """Who asks; empty while there is no sign-in."""
         self.cors: Final = admittance.cors(headers)
+        self.is_counted: Final = not admittance.is_internal or HOPPED in headers
+        """Whether a call is counted here; if not, the worker that the client reached does."""
         version = headers.get(b"mcp-protocol-version")
         self.version: Final = version.decode("latin-1") if version is not None else None
         self.is_modern: Final = self.version is not None and era_of(self.version) is Era.MODERN

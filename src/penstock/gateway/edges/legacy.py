@@ -39,7 +39,7 @@ from penstock.protocol.errors import (
     translate_error,
 )
 from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
-from penstock.protocol.messages import Fault, Message, Notification, Request
+from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
 from penstock.protocol.methods import MethodRule, lookup
 from penstock.protocol.results import to_legacy
@@ -146,13 +146,11 @@ class LegacyEdge:
             self._request(exchange, view, message, facts, caller, session)
             return
         if isinstance(message, Notification):
-            if hops is not None and message.method in _FOR_ALL_WORKERS:
+            if hops is not None and session is not None and message.method in _FOR_ALL_WORKERS:
                 hops.tell_others(exchange)
             self._notification(message, view, session)
-        elif (
-            hops is not None and message.id is not None and (worker := worker_of(message.id)) not in (None, hops.index)
-        ):
-            self._hand_over(hops, exchange, hops.home_of(worker or 0), None)
+        elif hops is not None and (asker := _asker(hops, message)) != hops.index:
+            self._hand_over(hops, exchange, asker, None)
             return
         elif session is not None and session.questions is not None:
             session.questions.answered(message)  # what answers nothing that was asked is taken and dropped
@@ -162,11 +160,19 @@ class LegacyEdge:
         """Whether the session's home answers the request, as it has what that needs."""
         home = hops.home_of(session.home)
         if request.method == "logging/setLevel":
-            hops.tell_others(exchange)
+            exchange.spawn(self._set_level_everywhere(hops, exchange, request, session))
+            return True
         if home == hops.index or not self._needs_home(view, request, session.caller):
             return False
         self._hand_over(hops, exchange, home, request.id)
         return True
+
+    async def _set_level_everywhere(
+        self, hops: Hops, exchange: Exchange, request: Request, session: ClientSession
+    ) -> None:
+        """Before the client knows that it is set: its next call may reach any worker."""
+        await hops.others_told(exchange)
+        self._set_level(exchange, request, session)
 
     @staticmethod
     def _needs_home(view: View, request: Request, caller: Caller) -> bool:
@@ -226,16 +232,23 @@ class LegacyEdge:
         found = self._session_of(exchange, view, facts)
         if found is None or found[1] is None:
             return
-        if self._context.hops is not None and not facts.admittance.is_internal:
-            self._context.hops.tell_others(exchange)
         self.close(view, found[1])
-        exchange.respond(204)
+        hops = self._context.hops
+        if hops is not None and not facts.admittance.is_internal:
+            exchange.spawn(self._end_session_everywhere(hops, exchange))
+        else:
+            exchange.respond(204)
 
     def close(self, view: View, session: ClientSession) -> None:
         """End a session, and what was opened for it at servers."""
         self._context.sessions.end(session)
         for server in view.servers:
             self._context.in_background(server.upstream.close_session(session.key))
+
+    @staticmethod
+    async def _end_session_everywhere(hops: Hops, exchange: Exchange) -> None:
+        await hops.others_told(exchange)
+        exchange.respond(204)
 
     def _session_of(
         self, exchange: Exchange, view: View, facts: HeadFacts
@@ -468,6 +481,12 @@ def _initialize_result(view: View, revision: str) -> bytes:
     if identity.instructions:
         result["instructions"] = identity.instructions
     return msgspec.json.encode(result)
+
+
+def _asker(hops: Hops, reply: Reply) -> int:
+    """The worker that has asked what a client answers; this one, when nobody knows."""
+    worker = worker_of(reply.id) if reply.id is not None else None
+    return hops.index if worker is None else hops.home_of(worker)
 
 
 def _transport_error(code: int, message: str) -> bytes:
