@@ -1,17 +1,40 @@
 // The client of the TypeScript SDK 1.x, which knows legacy revisions alone.
-import { load, main } from './driver.mjs';
+import { CAPABILITIES, CHANGED_TOOLS, LOGGED, UPDATED, load, main } from './driver.mjs';
 
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
 const { StreamableHTTPClientTransport } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
+const types = load('@modelcontextprotocol/sdk/types.js');
 
 class PeerClient extends Client {
   callTool(name, args, options) {
     return super.callTool({ name, arguments: args }, undefined, options);
   }
+
+  async loggedCall(name, args, level) {
+    if (this.getServerCapabilities().logging) await this.setLoggingLevel(level);
+    return this.callTool(name, args);
+  }
+
+  async watch(uri) {
+    if (uri) await this.subscribeResource({ uri });
+    return async () => uri && this.unsubscribeResource({ uri });
+  }
+
+  listenWith(ears) {
+    this.setRequestHandler(types.ElicitRequestSchema, (request) => ears.elicit(request));
+    this.setRequestHandler(types.CreateMessageRequestSchema, () => ears.sample());
+    this.setRequestHandler(types.ListRootsRequestSchema, () => ears.roots());
+    const note = (schema, method, words) =>
+      this.setNotificationHandler(schema, ({ params }) => ears.note(method, words(params)));
+    note(types.LoggingMessageNotificationSchema, LOGGED, (params) => JSON.stringify(params.data));
+    note(types.ToolListChangedNotificationSchema, CHANGED_TOOLS, () => '');
+    note(types.ResourceUpdatedNotificationSchema, UPDATED, (params) => params.uri);
+  }
 }
 
-await main(async (url) => {
-  const client = new PeerClient({ name: 'typescript-1', version: '1.0.0' });
+await main(async (url, mode, ears) => {
+  const client = new PeerClient({ name: 'typescript-1', version: '1.0.0' }, { capabilities: CAPABILITIES });
+  client.listenWith(ears);
   await client.connect(new StreamableHTTPClientTransport(new URL(url)));
   return client;
 });
