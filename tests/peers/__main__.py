@@ -1,5 +1,7 @@
 """Print the matrix of real peers: `python -m tests.peers [--direct] [--client NAME]… [--server NAME]… [--json FILE] [--docs]`.
 
+With `--pairs` one row for each client and server is printed too.
+
 Exit code 1 when an operation fails, or works although it is known not to.
 """
 
@@ -10,7 +12,7 @@ import time
 from pathlib import Path
 
 from tests.peers.matrix import as_json, outcomes, run_matrix
-from tests.peers.tables import table, write_page
+from tests.peers.tables import folded, pairs, write_page
 
 
 def main() -> int:
@@ -22,6 +24,7 @@ def main() -> int:
     parser.add_argument("--client", action="append", default=[], metavar="NAME", help="only this client; repeatable")
     parser.add_argument("--server", action="append", default=[], metavar="NAME", help="only this view; repeatable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every entry as JSON")
+    parser.add_argument("--pairs", action="store_true", help="also print a row for each client and server")
     parser.add_argument("--docs", action="store_true", help="also write the tables into docs/peers.md")
     options = parser.parse_args()
     started = time.monotonic()
@@ -34,7 +37,9 @@ def main() -> int:
                 only_servers=options.server,
             )
         )
-    print(table(entries))
+    if options.pairs:
+        print(pairs(entries))
+    print(folded(entries))
     counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes(entries).items())
     print(f"{counts}; {time.monotonic() - started:.0f} s")
     if options.json:
@@ -44,7 +49,7 @@ def main() -> int:
     bad = [entry for entry in entries if entry.outcome == "FAIL" or entry.passes]
     for entry in bad:
         said = "works, though it is known not to:" if entry.passes else entry.outcome
-        print(f"{entry.client} × {entry.server}: {entry.operation}: {said} {entry.detail}")
+        print(f"{entry.client} × {entry.server}: {entry.operation}: {said} {entry.detail or entry.reason}")
     return int(bool(bad))
 
 

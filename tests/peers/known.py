@@ -1,29 +1,60 @@
 """What is known not to pass through the gateway yet, with the reason. A test fails when one of these passes.
 
-Knows: the names of servers and operations. Does not know: how anything is run.
+Knows: the names of servers, operations and eras. Does not know: how anything is run.
 """
 
 from typing import Final, NamedTuple
+
+ON_GET_STREAM: Final = (
+    "the server asks on the session's own (GET) stream, not on the call's; such requests are not relayed yet"
+)
+NEWS_OF_A_SESSION: Final = (
+    "the server tells the session in which it was asked, on that session's own (GET) stream; "
+    "Penstock listens to the GET stream of another session, its own"
+)
+LISTS_BY_CAPABILITY: Final = (
+    "the server shows tools by what its client can; Penstock's session for lists declares no capabilities over HTTP"
+)
+NEWS_ON_A_CALL: Final = "the server tells of the change on the call's own stream, where Penstock drops it"
+LOGS_UNDECLARED: Final = (
+    "the server declares no logging, so a legacy client sets no level, and Penstock asks a modern server for no logs"
+)
 
 
 class Known(NamedTuple):
     """Cells that do not pass, and why."""
 
-    server: str
-    operations: tuple[str, ...]
     reason: str
+    servers: tuple[str, ...]
+    operations: tuple[str, ...]
+    era: str = ""
+    """Only with clients of this era."""
 
 
 PROBES: Final = frozenset({"Python SDK 2.x", "Python SDK 2.x, legacy mode"})
 """The clients by which known cells are tried all the same; each of them costs a wait."""
-PROBE_SECONDS: Final = 1.5
+PROBE_SECONDS: Final = 0.8
+PROBE_NEWS_SECONDS: Final = 0.3
 
-KNOWN: Final[tuple[Known, ...]] = ()
+ASKS: Final = ("accept", "decline", "url", "sampling", "roots")
+KNOWN: Final = (
+    Known(ON_GET_STREAM, ("typescript-1",), ASKS),
+    Known(ON_GET_STREAM, ("python-1",), ("sampling", "roots")),
+    Known(ON_GET_STREAM, ("everything-http", "fastmcp-legacy"), ("roots",)),
+    Known(ON_GET_STREAM, ("fastmcp", "all"), ("roots",), "legacy"),
+    Known(NEWS_OF_A_SESSION, ("typescript-1",), ("log", "tools-changed", "updated")),
+    Known(NEWS_OF_A_SESSION, ("everything-http",), ("log", "updated")),
+    Known(NEWS_OF_A_SESSION, ("python-1", "sdk-legacy"), ("tools-changed",)),
+    Known(NEWS_ON_A_CALL, ("fastmcp",), ("tools-changed",), "legacy"),
+    Known(NEWS_ON_A_CALL, ("fastmcp-legacy",), ("tools-changed",)),
+    Known(LISTS_BY_CAPABILITY, ("everything-http", "all"), ("list",)),
+    Known(LOGS_UNDECLARED, ("sdk-stdio", "sdk-modern"), ("log",), "legacy"),
+)
 
 
-def known_reason(server: str, operation: str) -> str:
+def known_reason(server: str, operation: str, era: str) -> str:
     """Why that cell does not pass; empty when it has to."""
     for known in KNOWN:
-        if known.server == server and operation in known.operations:
+        if server in known.servers and operation in known.operations and known.era in {"", era}:
             return known.reason
     return ""

@@ -26,8 +26,15 @@ class PeerClient(NamedTuple):
     mode: str = "auto"
     lacks: Mapping[str, str] = {}
     """Operations that its library does not have, each with the reason."""
+    is_legacy: bool = False
+    """Whether it speaks legacy revisions alone."""
     only: frozenset[str] = frozenset()
     """The servers it is tried with, where that is not all of them: a client that costs a second for each operation."""
+
+    @property
+    def era(self) -> str:
+        """What it speaks to a gateway that has both eras."""
+        return "legacy" if self.is_legacy or self.mode == "legacy" else "modern"
 
 
 def clients() -> list[PeerClient]:
@@ -40,16 +47,15 @@ def clients() -> list[PeerClient]:
     modern, fastmcp = module(modern_python(), "python_modern"), module(modern_python(), "fastmcp_client")
     inspector = module(modern_python(), "inspector")
     typescript = [node(), str(folder / "typescript_2.mjs")]
-    few = frozenset({"everything-stdio", "fixture-legacy", "fixture-modern"})
     return [
         PeerClient("Python SDK 2.x", modern),
         PeerClient("Python SDK 2.x, legacy mode", modern, "legacy"),
-        PeerClient("Python SDK 1.x", module(legacy_python(), "python_legacy")),
+        PeerClient("Python SDK 1.x", module(legacy_python(), "python_legacy"), is_legacy=True),
         PeerClient("FastMCP", fastmcp, lacks={"tools-changed": NO_SUBSCRIBING, "updated": NO_SUBSCRIBING}),
         PeerClient("FastMCP, legacy mode", fastmcp, "legacy", lacks={"updated": NO_SUBSCRIBING}),
-        PeerClient("TypeScript SDK 1.x", [node(), str(folder / "typescript_1.mjs")]),
+        PeerClient("TypeScript SDK 1.x", [node(), str(folder / "typescript_1.mjs")], is_legacy=True),
         PeerClient("TypeScript SDK 2.x", typescript),
         PeerClient("TypeScript SDK 2.x, legacy mode", typescript, "legacy"),
-        PeerClient("Inspector", inspector, "legacy", INSPECTOR_LACKS, few),
-        PeerClient("Inspector, modern era", inspector, "auto", INSPECTOR_LACKS, few),
+        PeerClient("Inspector", inspector, "legacy", INSPECTOR_LACKS, only=frozenset({"fixture-modern"})),
+        PeerClient("Inspector, modern era", inspector, "auto", INSPECTOR_LACKS, only=frozenset({"everything-stdio"})),
     ]

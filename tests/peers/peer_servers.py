@@ -54,11 +54,21 @@ class PeerServer(NamedTuple):
     same_as: str = ""
     """The server whose process this one is, under another `protocol`."""
     protocol: str = "auto"
+    speaks: str = ""
+    """The only era it has; empty for both."""
+    needs: Mapping[str, str] = {}
+    """Operations that its library has in one era alone, and which."""
 
     @property
     def process(self) -> str:
         """The name of its process."""
         return self.same_as or self.name
+
+    def spoken_era(self, client_era: str) -> str:
+        """What the gateway speaks to it: what is pinned, or what it has, or else the client's; one process has one era."""
+        if self.protocol != "auto":
+            return "modern" if self.protocol == MODERN else "legacy"
+        return self.speaks or ("modern" if self.command else client_era)
 
 
 def call(tool: str, arguments: Job, expect: str) -> Job:
@@ -81,8 +91,8 @@ def resource(uri: str, expect: str) -> Job:
     return {"op": "resource", "uri": uri, "expect": expect}
 
 
-def ask(tool: str, arguments: Job, method: str, expect: str, **more: str) -> Job:
-    """A call in whose midst the client is asked; the server says back what it answered."""
+def ask(tool: str, arguments: Job, method: str, expect: str, **more: Any) -> Job:
+    """A call in whose midst the client is asked (or, where `earlier`, before it); the server says back what it answered."""
     return {"op": "ask", "tool": tool, "arguments": arguments, "method": method, "expect": expect, **more}
 
 
@@ -140,7 +150,7 @@ EVERYTHING: Final[dict[str, Job]] = {
     **form("trigger-elicitation-request", {}, "Name: Ada", "User declined"),
     "url": page("trigger-url-elicitation", {"url": "https://example.com/"}, "User completed"),
     "sampling": ask("trigger-sampling-request", {"prompt": "Say a word"}, "sampling/createMessage", "peregrine"),
-    "roots": ask("get-roots-list", {}, "roots/list", "file:///peers/root"),
+    "roots": ask("get-roots-list", {}, "roots/list", "file:///peers/root", earlier=True),
     "log": log("toggle-simulated-logging", "essage", level="debug", toggles=True),
     "updated": news("toggle-subscriber-updates", "demo://resource/static/document/features.md", toggles=True),
 }
@@ -165,10 +175,10 @@ FIXTURE_LACKS: Final = {
     "cancel": "none of its tools says whether it was cancelled",
     "url": "none of its tools asks to open a page",
 }
+CACHED: Final = "one process serves everybody, and says the roots of whom it asked first"
 TOOLS_ALONE: Final = "it has tools that answer, and nothing else"
 TOOLS_ALONE_LACKS: Final = dict.fromkeys(OPERATIONS[2:], TOOLS_ALONE)
-NO_SUBSCRIBE_HERE: Final = "the library has no resources/subscribe"
-NO_CHANGES_HERE: Final = "the library tells no subscriber of changes in 2026-07-28"
+NO_SUBSCRIBING: Final = {"updated": "its library has no way to watch a resource, in neither era"}
 
 
 def _without(does: dict[str, Job], lacks: Mapping[str, str]) -> dict[str, Job]:
@@ -186,14 +196,24 @@ def _module(python: str, name: str, *words: str) -> list[str]:
 
 def _reference_servers(repository: Path) -> list[PeerServer]:
     git = call("git_log", {"repo_path": str(repository), "max_count": 1}, "A first commit")
-    clock = call(
-        "convert_time", {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}, "21:00"
-    )
+    clock = call("convert_time", {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}, "21:00")
     git_command = [modern_program("mcp-server-git"), "--repository", str(repository)]
     listing: Job = {"op": "list"}
     return [
-        PeerServer("everything-stdio", EVERYTHING, EVERYTHING_LACKS, command=everything_command("stdio")),
-        PeerServer("everything-http", EVERYTHING, EVERYTHING_LACKS, listens=everything_command("streamableHttp")),
+        PeerServer(
+            "everything-stdio",
+            {**EVERYTHING, "roots": {**EVERYTHING["roots"], "unasked": CACHED}},
+            EVERYTHING_LACKS,
+            command=everything_command("stdio"),
+            speaks="legacy",
+        ),
+        PeerServer(
+            "everything-http",
+            EVERYTHING,
+            EVERYTHING_LACKS,
+            listens=everything_command("streamableHttp"),
+            speaks="legacy",
+        ),
         PeerServer(
             "time",
             {"list": listing, "call": clock},
@@ -207,44 +227,45 @@ def _reference_servers(repository: Path) -> list[PeerServer]:
 def _own_servers() -> list[PeerServer]:
     modern, older = modern_python(), legacy_python()
     typescript = [node(), str(Path(__file__).parent / "servers" / "typescript_1_server.mjs")]
-    no_subscribe = {"updated": NO_SUBSCRIBE_HERE}
 
     def of(name: str, lacks: Mapping[str, str], **more: Any) -> PeerServer:
-        readme = "fastmcp" if name.startswith("fastmcp") else name
-        says = "FastMCP" if readme == "fastmcp" else name
-        does = _without(own(f"peers://{readme}/readme", says), lacks)
-        return PeerServer(name, does, lacks, **more)
+        readme, says = ("fastmcp", "FastMCP") if name.startswith("fastmcp") else (name, name)
+        return PeerServer(name, _without(own(f"peers://{readme}/readme", says), lacks), lacks, **more)
 
-    def speaks(server: PeerServer) -> PeerServer:
-        """Its call answers with the revision that reached it."""
+    def fastmcp(name: str, **more: Any) -> PeerServer:
+        return of(name, NO_SUBSCRIBING, needs={"tools-changed": "legacy"}, **more)
+
+    def sdk(name: str, transport: str, **more: Any) -> PeerServer:
+        how = "command" if transport == "stdio" else "listens"
+        command = _module(modern, "sdk_server", name, transport)
+        server = of(name, {}, needs={"updated": "modern"}, **{how: command}, **more)
+        if server.protocol == "auto":
+            return server
         return server._replace(does={**server.does, "call": call("spoken_revision", {}, server.protocol)})
 
+    def python(name: str, transport: str) -> PeerServer:
+        how = "command" if transport == "stdio" else "listens"
+        command = _module(older, "python_1_server", name, transport)
+        return of(name, NO_SUBSCRIBING, speaks="legacy", **{how: command})
+
     return [
-        of("fastmcp", no_subscribe, listens=_module(modern, "fastmcp_server")),
-        of("fastmcp-legacy", no_subscribe, same_as="fastmcp", protocol=LEGACY),
-        of("fastmcp-modern", no_subscribe, same_as="fastmcp", protocol=MODERN),
-        of("sdk-stdio", no_subscribe, command=_module(modern, "sdk_server", "sdk-stdio", "stdio")),
-        speaks(
-            of(
-                "sdk-legacy",
-                no_subscribe,
-                listens=_module(modern, "sdk_server", "sdk-legacy", "http"),
-                protocol=LEGACY,
-            )
-        ),
-        speaks(
-            of("sdk-modern", {}, listens=_module(modern, "sdk_server", "sdk-modern", "http"), protocol=MODERN),
-        ),
-        of("python-1-stdio", no_subscribe, command=_module(older, "python_1_server", "python-1-stdio", "stdio")),
-        of("python-1", no_subscribe, listens=_module(older, "python_1_server", "python-1", "http")),
-        of("typescript-1-stdio", {}, command=[*typescript, "typescript-1-stdio", "stdio"]),
-        of("typescript-1", {}, listens=[*typescript, "typescript-1", "http"]),
+        fastmcp("fastmcp", listens=_module(modern, "fastmcp_server")),
+        fastmcp("fastmcp-legacy", same_as="fastmcp", protocol=LEGACY),
+        fastmcp("fastmcp-modern", same_as="fastmcp", protocol=MODERN),
+        sdk("sdk-stdio", "stdio"),
+        sdk("sdk-legacy", "http", protocol=LEGACY),
+        sdk("sdk-modern", "http", protocol=MODERN),
+        python("python-1-stdio", "stdio"),
+        python("python-1", "http"),
+        of("typescript-1-stdio", {}, command=[*typescript, "typescript-1-stdio", "stdio"], speaks="legacy"),
+        of("typescript-1", {}, listens=[*typescript, "typescript-1", "http"], speaks="legacy"),
     ]
 
 
 def _fixtures() -> list[PeerServer]:
     def of(name: str, **more: Any) -> PeerServer:
-        return PeerServer(name, FIXTURE, FIXTURE_LACKS, **more)
+        speaks = next((era for era in ("legacy", "modern") if name.startswith(f"fixture-{era}")), "")
+        return PeerServer(name, FIXTURE, FIXTURE_LACKS, speaks=speaks, **more)
 
     def command(kind: str, transport: str) -> list[str]:
         return _module(modern_python(), "conformance_server", kind, transport)

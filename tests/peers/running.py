@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from tests.peers.environments import modern_python, plain_environment
 from tests.peers.gateway import Gateway
-from tests.peers.known import PROBE_SECONDS, PROBES, known_reason
+from tests.peers.known import PROBE_NEWS_SECONDS, PROBE_SECONDS, PROBES, known_reason
 from tests.peers.peer_clients import PeerClient
 from tests.peers.peer_servers import PeerServer, call, environment, servers
 from tests.peers.processes import Child, ProcessFailed, make_home, run
@@ -25,6 +25,15 @@ from tests.peers.processes import Child, ProcessFailed, make_home, run
 ALL: Final = "all"
 """The view of every server at once; what is asked there is asked of `ONE_OF_ALL`."""
 ONE_OF_ALL: Final = "fastmcp"
+
+
+OTHER: Final = {"legacy": "modern", "modern": ""}
+"""The era that a client of that era does not have; modern ones have both."""
+
+
+HURRY: Final = {"seconds": PROBE_SECONDS, "news_seconds": PROBE_NEWS_SECONDS, "triggers": 1}
+"""How a client tries what is known not to work."""
+NEWS_OF_ALL: Final = "every server's changes are changes of this view, so it would prove nothing"
 
 
 class Holds(NamedTuple):
@@ -42,6 +51,7 @@ class Target(NamedTuple):
     process: str
     url: str
     jobs: list[dict[str, Any]]
+    through_gateway: bool
     left_out: Mapping[str, tuple[str, str]]
     """Operations that are not tried: the outcome that stands for it, and the reason."""
 
@@ -106,7 +116,9 @@ class Peers:
         lines = "\n".join(map(json.dumps, [{"mode": "auto"}, *targets]))
         _, out, err = run(command, plain_environment(home), seconds=60, stdin=f"{lines}\n")
         said = {line["target"]: line for line in map(json.loads, out.splitlines()) if "op" in line}
-        failed = [f"{s.name}: {said.get(s.name, {}).get('detail')}" for s in asked if not said.get(s.name, {}).get("ok")]
+        failed = [
+            f"{s.name}: {said.get(s.name, {}).get('detail')}" for s in asked if not said.get(s.name, {}).get("ok")
+        ]
         if failed:
             raise ProcessFailed(
                 f"asked directly, these do not say what they hold: {failed}\n{err}\n{self.stderr_tails()}"
@@ -139,7 +151,7 @@ class Peers:
         any_call = call("add", {"a": 2, "b": 40}, "42")
         targets = []
         for server in self.servers:
-            if server.listens:
+            if server.listens and server.speaks != OTHER[client.era]:
                 pinned = server.protocol != "auto"
                 does = {**server.does, "call": any_call} if pinned else server.does
                 plain = server._replace(does=does)
@@ -162,17 +174,24 @@ class Peers:
         for operation, reason in server.lacks.items():
             left_out[operation] = ("—", reason)
         for operation, job in server.does.items():
-            known = known_reason(server.name, operation) if through_gateway else ""
-            if client.only and name not in client.only:
+            known = known_reason(name, operation, client.era) if through_gateway else ""
+            era = server.spoken_era(client.era) if through_gateway else client.era
+            needed = server.needs.get(operation, era)
+            if prefix and job["op"] == "news":
+                left_out[operation] = ("—", NEWS_OF_ALL)
+            elif client.only and name not in client.only:
                 left_out[operation] = ("—", "a process for each operation: tried with some servers alone")
             elif operation in client.lacks:
                 left_out[operation] = ("—", client.lacks[operation])
+            elif needed != era:
+                left_out[operation] = ("—", f"its library has this in the {needed} era alone")
             elif known and client.name not in PROBES:
                 left_out[operation] = ("known", known)
             else:
-                seconds = {"seconds": PROBE_SECONDS} if known else {}
-                jobs.append({**self._job(server, job, prefix), **seconds, "as": operation, "key": f"{client.name} {name}"})
-        return Target(name, server.process, url, jobs, left_out)
+                hurry = HURRY if known else {}
+                named = {"as": operation, "key": f"{client.name} {name}"}
+                jobs.append({**self._job(server, job, prefix), **hurry, **named})
+        return Target(name, server.process, url, jobs, through_gateway, left_out)
 
     def _job(self, server: PeerServer, job: dict[str, Any], prefix: str) -> dict[str, Any]:
         if job["op"] == "list":

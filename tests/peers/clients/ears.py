@@ -21,11 +21,14 @@ class Ears:
     def __init__(self) -> None:
         self.answer = "accept"
         """What the person behind the client does with a form or a page."""
+        self.ever: set[str] = set()
+        """Every method that came since the session began."""
         self._heard: list[tuple[str, str]] = []
         self._more = anyio.Event()
 
     def note(self, method: str, words: str = "") -> None:
         """Something came."""
+        self.ever.add(method)
         if len(self._heard) < LIMIT:
             self._heard.append((method, words))
         more, self._more = self._more, anyio.Event()

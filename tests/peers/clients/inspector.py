@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,8 +21,8 @@ LAUNCHER = ("@modelcontextprotocol", "inspector", "clients", "launcher", "build"
 
 class Session:
     def __init__(self, url: str, mode: str) -> None:
-        launcher = os.path.join(os.environ["PEERS_NODE"], *LAUNCHER)
-        self._command = ["node", launcher, "--cli", "--server-url", url, "--transport", "http"]
+        launcher = Path(os.environ["PEERS_NODE"]).joinpath(*LAUNCHER)
+        self._command = ["node", str(launcher), "--cli", "--server-url", url, "--transport", "http"]
         self._command += ["--protocol-era", mode, "--format", "json", "--quiet"]
 
     async def describe(self) -> dict[str, Any]:
