@@ -41,8 +41,6 @@ class Entry(NamedTuple):
     ms: float
     reason: str = ""
     """Why it is `known` or `—`."""
-    reason: str = ""
-    """Why it is `known` or `—`."""
     passes: bool = False
     """Whether it worked, though it is known not to."""
 
@@ -117,30 +115,21 @@ def _run_target(client: PeerClient, process: _ClientProcess, target: Target) -> 
             found[said["op"]] = said
     except ProcessFailed as error:
         missing = str(error)
-    entries = []
-    if "close" in found:
-        entries.append(Entry(client.name, target.name, "close", "FAIL", found["close"]["detail"], found["close"]["ms"]))
-    for operation in OPERATIONS:
-        if operation in target.left_out:
-            outcome, reason = target.left_out[operation]
-            entries.append(Entry(client.name, target.name, operation, outcome, "", 0.0, reason))
-            continue
-        said = found.get(operation, {"ok": False, "detail": missing, "ms": 0.0})
-        known = known_reason(target.name, operation, client.era) if target.through_gateway else ""
-        outcome = "known" if known else "ok" if said["ok"] else "FAIL"
-        entries.append(
-            Entry(
-                client.name,
-                target.name,
-                operation,
-                outcome,
-                said["detail"],
-                said["ms"],
-                known,
-                bool(known and said["ok"]),
-            )
-        )
-    return entries
+    operations = (*(["close"] if "close" in found else []), *OPERATIONS)
+    return [_entry(client, target, operation, found.get(operation), missing) for operation in operations]
+
+
+def _entry(client: PeerClient, target: Target, operation: str, said: dict[str, Any] | None, missing: str) -> Entry:
+    """What came of one operation; `said` is what the client says of it."""
+    of = (client.name, target.name, operation)
+    if operation in target.left_out:
+        outcome, reason = target.left_out[operation]
+        return Entry(*of, outcome, "", 0.0, reason)
+    if said is None:
+        return Entry(*of, "FAIL", missing, 0.0)
+    known = known_reason(target.name, operation, client.era) if target.through_gateway else ""
+    outcome = "known" if known else "ok" if said["ok"] else "FAIL"
+    return Entry(*of, outcome, said["detail"], said["ms"], known, bool(known and said["ok"]))
 
 
 def run_matrix(

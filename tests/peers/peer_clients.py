@@ -12,6 +12,7 @@ from tests.peers.environments import legacy_python, modern_python, node
 NO_SUBSCRIBING: Final = "FastMCP's client has no call to subscribe with"
 ONE_PROCESS_EACH: Final = "the command line does one thing and ends"
 NO_TERMINAL: Final = "with no terminal it cancels whatever it is asked"
+A_FEW: Final = "it is tried with some servers alone, for a process for each operation costs a second"
 INSPECTOR_LACKS: Final = {
     **dict.fromkeys(("progress", "cancel", "log", "tools-changed", "updated"), ONE_PROCESS_EACH),
     **dict.fromkeys(("accept", "decline", "url", "sampling", "roots"), NO_TERMINAL),

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from tests.peers.environments import modern_python, plain_environment
 from tests.peers.gateway import Gateway
 from tests.peers.known import PROBE_NEWS_SECONDS, PROBE_SECONDS, PROBES, known_reason
-from tests.peers.peer_clients import PeerClient
+from tests.peers.peer_clients import A_FEW, PeerClient
 from tests.peers.peer_servers import PeerServer, call, environment, servers
 from tests.peers.processes import Child, ProcessFailed, make_home, run
 
@@ -180,7 +180,7 @@ class Peers:
             if prefix and job["op"] == "news":
                 left_out[operation] = ("—", NEWS_OF_ALL)
             elif client.only and name not in client.only:
-                left_out[operation] = ("—", "a process for each operation: tried with some servers alone")
+                left_out[operation] = ("—", A_FEW)
             elif operation in client.lacks:
                 left_out[operation] = ("—", client.lacks[operation])
             elif needed != era:
@@ -197,7 +197,7 @@ class Peers:
         if job["op"] == "list":
             holds = self.holds.items() if prefix else [("", self.holds[server.name])]
             return {**job, "expect": [f"{name}_{tool}" if name else tool for name, it in holds for tool in it.tools]}
-        names = {key: prefix + job[key] for key in ("tool", "prompt", "record") if key in job}
+        names: dict[str, Any] = {key: prefix + job[key] for key in ("tool", "prompt", "record") if key in job}
         return {**job, **names}
 
 

@@ -8,6 +8,8 @@ from typing import Final
 
 from tests.peers.environments import ROOT
 from tests.peers.matrix import Entry
+from tests.peers.peer_clients import A_FEW
+from tests.peers.peer_clients import clients as all_clients
 from tests.peers.peer_servers import OPERATIONS
 
 PAGE: Final = ROOT / "docs" / "peers.md"
@@ -67,16 +69,19 @@ def _cell(outcomes: list[str]) -> str:
 
 
 def _reasons(entries: Iterable[Entry], outcome: str) -> str:
-    """One line for each reason: at which servers (or with which clients), and which operations."""
-    found: dict[str, tuple[dict[str, None], dict[str, None], dict[str, None]]] = {}
+    """One line for each reason: where (servers, or clients whose reason it is), which operations, and why."""
+    of_clients = {A_FEW, *(reason for client in all_clients() for reason in client.lacks.values())}
+    found: dict[str, dict[str, dict[str, None]]] = {}
     for entry in entries:
         if entry.outcome == outcome:
-            clients, servers, operations = found.setdefault(entry.reason, ({}, {}, {}))
-            clients[entry.client] = servers[entry.server] = operations[entry.operation] = None
+            where = entry.client if entry.reason in of_clients else entry.server
+            found.setdefault(entry.reason, {}).setdefault(where, {})[entry.operation] = None
     lines = []
-    every = len(OPERATIONS) - 2
-    for reason, (clients, servers, operations) in found.items():
-        where = ", ".join(clients) if len(servers) > len(clients) else ", ".join(servers)
-        what = ", ".join(operations) if len(operations) < every else "all the rest"
-        lines.append(f"- {where}: {what}. {reason[0].upper()}{reason[1:]}.")
+    for reason, places in found.items():
+        alike: dict[str, list[str]] = {}
+        for where, operations in places.items():
+            what = ", ".join(operations) if len(operations) < len(OPERATIONS) - 2 else "all the rest"
+            alike.setdefault(what, []).append(f"“{where}”" if "," in where else where)
+        shown = "; ".join(f"{', '.join(where)} ({what})" for what, where in alike.items())
+        lines.append(f"- {reason[0].upper()}{reason[1:]}: {shown}.")
     return "\n".join(lines)

@@ -22,6 +22,7 @@ NEWS_SECONDS = 1.0
 """How long a notification may take."""
 MOST_TRIGGERS = 3
 """How often something is changed until the client hears of it: a stream may still be on its way when the first change is made."""
+MOST_CANCELS = 3
 OnProgress = Callable[[], None]
 
 
@@ -94,27 +95,33 @@ async def _progress(peer: Peer, job: dict[str, Any]) -> str:
 
 
 async def _cancel(peer: Peer, job: dict[str, Any]) -> str:
-    """Cancel a wait that has begun, and ask the server when it noticed."""
-    session = peer.session
+    """Cancel a wait, and ask the server when it noticed; more than once where others keep the machine busy."""
+    late_ms = []
+    for number in range(MOST_CANCELS):
+        late_ms.append(await _cancel_once(peer.session, job, f"{job['key']} {number}"))
+        if late_ms[-1] <= job["within_ms"]:
+            return f"{late_ms[-1]:.0f} ms"
+    raise Failed(f"the server noticed {late_ms} ms later, expected {job['within_ms']} or fewer")
+
+
+async def _cancel_once(session: Session, job: dict[str, Any], key: str) -> float:
+    """Milliseconds from giving up a wait that has begun to the moment the server noticed."""
     started = anyio.Event()
     async with anyio.create_task_group() as group:
         scope = anyio.CancelScope()
 
         async def wait() -> None:
             with scope:
-                await session.call(job["tool"], {"key": job["key"]}, started.set)
+                await session.call(job["tool"], {"key": key}, started.set)
 
         group.start_soon(wait)
         await started.wait()
         cancelled_at = time.time()
         await session.cancel(scope)
     for _ in range(40):
-        noticed = await session.call(job["record"], {"key": job["key"]}, None)
+        noticed = await session.call(job["record"], {"key": key}, None)
         if noticed:
-            late_ms = (float(noticed) - cancelled_at) * 1000
-            if late_ms > job["within_ms"]:
-                raise Failed(f"the server noticed {late_ms:.0f} ms later, expected {job['within_ms']} or fewer")
-            return f"{late_ms:.0f} ms"
+            return (float(noticed) - cancelled_at) * 1000
         await anyio.sleep(0.025)
     raise Failed("the server did not notice")
 
