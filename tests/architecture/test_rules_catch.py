@@ -172,7 +172,7 @@ KEPT: list[tuple[Rule, dict[str, str]]] = [
     (
         structure_rules.concrete_modules,
         {
-            "src/penstock/assemble.py": "from penstock.upstreams.stdio import Child\n",
+            "src/penstock/assemble/process.py": "from penstock.upstreams.stdio import Child\n",
             "src/penstock/upstreams/stdio.py": "",
         },
     ),

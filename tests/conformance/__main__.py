@@ -1,4 +1,4 @@
-"""Print the conformance table: `python -m tests.conformance [--direct] [--only SUBSTRING]… [--problems] [FOLDER]`.
+"""Print the conformance table: `python -m tests.conformance [--direct] [--only SUBSTRING]… [--workers N] [--problems] [FOLDER]`.
 
 Exit code 1 when a scenario fails that is not expected to, or passes that is.
 """
@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", default=[], metavar="SUBSTRING", help="only cells whose name holds it; repeatable"
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes the gateway serves with")
     parser.add_argument("--problems", action="store_true", help="also say why each scenario that waits does not pass")
     parser.add_argument("folder", nargs="?", type=Path, help="where logs and results stay")
     options = parser.parse_args()
@@ -28,7 +29,7 @@ def main() -> int:
         parser.error(f"no cell's name holds {' or '.join(options.only)}; there are:\n  {names}")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="penstock-conformance-"))
     results = []
-    for result in run_cells(cells, folder.resolve()):
+    for result in run_cells(cells, folder.resolve(), options.workers):
         results.append(result)
         print(f"{result.cell}: {result.passed}/{len(result.required)}", file=sys.stderr)
     print(table(results))

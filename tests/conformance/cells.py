@@ -131,14 +131,14 @@ def expectations() -> dict[str, Expectation]:
     return found
 
 
-def run_cells(cells: Sequence[Cell], folder: Path) -> Iterator[CellResult]:
+def run_cells(cells: Sequence[Cell], folder: Path, workers: int = 1) -> Iterator[CellResult]:
     """Run each cell's suite, before one gateway in front of every server. Logs and results stay in `folder`.
 
     Suites of different servers run side by side, those of one server in turn: what one changes there, another would hear of.
     """
     expected = expectations()
     with ExitStack() as stack:
-        fixtures = _Fixtures(stack, cells, folder)
+        fixtures = _Fixtures(stack, cells, folder, workers)
         pool = stack.enter_context(ThreadPoolExecutor(SUITES_AT_ONCE))
 
         def run_in_turn(of_one_server: tuple[Cell, ...]) -> list[CellResult]:
@@ -164,11 +164,11 @@ def _run_cell(cell: Cell, url: str, folder: Path, expected: Expectation) -> Cell
 class _Fixtures:
     """The servers that cells need, and the gateway before them if one is needed."""
 
-    def __init__(self, stack: ExitStack, cells: Sequence[Cell], folder: Path) -> None:
+    def __init__(self, stack: ExitStack, cells: Sequence[Cell], folder: Path, workers: int) -> None:
         self._urls: dict[str, str] = {}
         self._gateway: Gateway | None = None
         self._started: dict[str, Child] = {}
-        flags: list[str] = []
+        flags = ["--workers", str(workers)]
         for cell in {cell.target: cell for cell in cells}.values():
             command = [modern_python(), "-m", "tests.peers.servers.conformance_server", cell.server, cell.transport]
             where = shlex.join(command)

@@ -105,7 +105,8 @@ class Starting:
         self.describe = upstream.describe
         self._has_sessions = True
         self.state, self.recent_log, self.close = upstream.state, upstream.recent_log, upstream.close
-        self.hear, self.subscribe, self.unsubscribe = upstream.hear, upstream.subscribe, upstream.unsubscribe
+        self.binds, self.hear, self.roots_changed = upstream.binds, upstream.hear, upstream.roots_changed
+        self.subscribe, self.unsubscribe = upstream.subscribe, upstream.unsubscribe
 
     async def call(self, call: Call) -> Answer:
         """Send it at once; as a task only when no connection is free, or its session has been ended."""

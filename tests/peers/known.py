@@ -5,9 +5,6 @@ Knows: the names of servers, operations and eras. Does not know: how anything is
 
 from typing import Final, NamedTuple
 
-ON_GET_STREAM: Final = (
-    "the server asks on the session's own (GET) stream, not on the call's; such requests are not relayed yet"
-)
 NEWS_OF_A_SESSION: Final = (
     "the server tells the session in which it was asked, on that session's own (GET) stream; "
     "Penstock listens to the GET stream of another session, its own"
@@ -36,15 +33,8 @@ PROBES: Final = frozenset({"Python SDK 2.x", "Python SDK 2.x, legacy mode"})
 PROBE_SECONDS: Final = 0.8
 PROBE_NEWS_SECONDS: Final = 0.3
 
-ASKS: Final = ("accept", "decline", "url", "sampling", "roots")
 KNOWN: Final = (
-    Known(ON_GET_STREAM, ("typescript-1",), ASKS),
-    Known(ON_GET_STREAM, ("python-1",), ("sampling", "roots")),
-    Known(ON_GET_STREAM, ("everything-http", "fastmcp-legacy"), ("roots",)),
-    Known(ON_GET_STREAM, ("fastmcp", "all"), ("roots",), "legacy"),
-    Known(NEWS_OF_A_SESSION, ("typescript-1",), ("log", "tools-changed", "updated")),
-    Known(NEWS_OF_A_SESSION, ("everything-http",), ("log", "updated")),
-    Known(NEWS_OF_A_SESSION, ("python-1", "sdk-legacy"), ("tools-changed",)),
+    Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http"), ("updated",)),
     Known(NEWS_ON_A_CALL, ("fastmcp",), ("tools-changed",), "legacy"),
     Known(NEWS_ON_A_CALL, ("fastmcp-legacy",), ("tools-changed",)),
     Known(LISTS_BY_CAPABILITY, ("everything-http", "all"), ("list",)),

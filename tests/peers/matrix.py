@@ -61,7 +61,7 @@ class _ClientProcess:
 
     def run(self, target: Target) -> Iterator[dict[str, Any]]:
         """What it says of each operation."""
-        self._send({"name": target.name, "url": target.url, "operations": target.jobs})
+        self._send({"name": target.name, **target.where, "operations": target.jobs})
         give_up_at = time.monotonic() + TARGET_SECONDS
         while True:
             line = self._child.read_line(max(0.1, give_up_at - time.monotonic()))

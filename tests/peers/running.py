@@ -49,7 +49,8 @@ class Target(NamedTuple):
 
     name: str
     process: str
-    url: str
+    where: Mapping[str, Any]
+    """Its `url`, or the `command` (and `env`) of a process to speak to."""
     jobs: list[dict[str, Any]]
     through_gateway: bool
     left_out: Mapping[str, tuple[str, str]]
@@ -191,7 +192,7 @@ class Peers:
                 hurry = HURRY if known else {}
                 named = {"as": operation, "key": f"{client.name} {name}"}
                 jobs.append({**self._job(server, job, prefix), **hurry, **named})
-        return Target(name, server.process, url, jobs, through_gateway, left_out)
+        return Target(name, server.process, {"url": url}, jobs, through_gateway, left_out)
 
     def _job(self, server: PeerServer, job: dict[str, Any], prefix: str) -> dict[str, Any]:
         if job["op"] == "list":

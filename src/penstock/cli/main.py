@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Verb = Callable[..., int]
 VERBS: Final = {
     "serve": ("serve", "start the gateway"),
+    "stdio": ("stdio", "be an MCP server on stdin and stdout"),
     "add": ("add", "add a server"),
     "remove": ("remove", "remove a server"),
     "enable": ("enable", "use a server again"),

@@ -61,10 +61,15 @@ def remove_runtime(path: Path, pid: int) -> None:
         path.unlink(missing_ok=True)
 
 
+def runtime_files(state: Path) -> list[Path]:
+    """The files of all gateways, running or not."""
+    return sorted((state / "runtime").glob("*.json"))
+
+
 def running_gateways(state: Path) -> list[Running]:
     """Every gateway that runs; files of those that do not are removed."""
     found = []
-    for path in sorted((state / "runtime").glob("*.json")):
+    for path in runtime_files(state):
         running = _read(path)
         if running is not None and is_alive(running.pid):
             found.append(running)

@@ -7,6 +7,8 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +23,8 @@ from penstock.cli.gateway_client import AdminClient
 from penstock.cli.list import server_lines
 from penstock.cli.logging import set_up_logging
 from penstock.cli.output import note, say
-from penstock.cli.runtime import Running, remove_runtime, running_gateways, state_dir, write_runtime
-from penstock.config.load import Flags, load, mode_warnings, read_source
+from penstock.cli.runtime import Running, remove_runtime, running_gateways, runtime_files, state_dir, write_runtime
+from penstock.config.load import Flags, find_file, load, mode_warnings, read_source
 from penstock.config.settings import Settings
 from penstock.errors import ConfigError, PenstockError
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "penstock serve --demo\n  penstock serve --server time='uvx mcp-server-time' --listen 127.0.0.1:9000"
 EXAMPLE_SECONDS = 2.0
+MOST_WORKERS = 64
 
 
 def run(
@@ -40,6 +43,7 @@ def run(
     admin: Annotated[tuple[str, ...], Parameter(help="Where operators connect; default 127.0.0.1:8081.")] = (),
     server: Annotated[tuple[str, ...], Parameter(help="NAME=URL or NAME=COMMAND, besides those of the file.")] = (),
     demo: Annotated[bool, Parameter(help="Add a small built-in server to try things with.")] = False,
+    workers: Annotated[int, Parameter(help="Processes that serve; more than one per core is of no use.")] = 1,
     insecure_listen: Annotated[bool, Parameter(help="Listen beyond loopback although anybody there may call.")] = False,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Parameter(help="Least level that is logged.")
@@ -49,6 +53,8 @@ def run(
     """Start the gateway; Ctrl-C or SIGTERM ends it, SIGHUP reads the configuration again."""
     from penstock import assemble
 
+    if not 1 <= workers <= MOST_WORKERS:
+        raise ConfigError(f"--workers expects a number from 1 to {MOST_WORKERS}, got {workers}")
     path, named = located(config)
     flags = flags_from(listen, admin, server, insecure_listen)
     read = reader(path, flags, must_exist=named)
@@ -67,7 +73,12 @@ def run(
                 settings,
                 read,
                 assemble.RunOptions(
-                    state_dir=state, demo=demo, on_listening=greeter.on_listening, on_ready=greeter.on_ready
+                    state_dir=state,
+                    demo=demo,
+                    workers=workers,
+                    on_listening=greeter.on_listening,
+                    on_ready=greeter.on_ready,
+                    on_failure=lambda error: note(f"penstock: {error.message}"),
                 ),
             )
         finally:
@@ -110,7 +121,8 @@ class Greeter:
         self._state = state
         self._config = config
         self._started = started
-        self._file: Path | None = None
+        self._pid = os.getpid()
+        """Of the supervisor, where there is one."""
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -119,16 +131,16 @@ class Greeter:
 
     def on_listening(self, url: str, admin: str) -> None:
         url, admin = reachable(url), reachable(admin)
-        self._running = Running(url, admin, os.getpid(), self._started, os.path.realpath(self._config))
-        self._file = write_runtime(self._state, self._running)
+        self._running = Running(url, admin, self._pid, self._started, os.path.realpath(self._config))
+        write_runtime(self._state, self._running)
         say(f"Penstock listens on {self._settings.listen.public_url or url}", flush=True)
 
     def on_ready(self, report: "ReadyReport") -> None:
         self._task = asyncio.get_running_loop().create_task(self._greet(report.servers))
 
     def close(self) -> None:
-        if self._file:
-            remove_runtime(self._file, os.getpid())
+        for file in runtime_files(self._state):
+            remove_runtime(file, self._pid)
 
     async def _greet(self, servers: list[dict[str, Any]]) -> None:
         running = self._running
@@ -139,7 +151,7 @@ class Greeter:
         if servers:
             blocks.append(["Try it, in another terminal:", "  " + await self._example(running, servers)])
         blocks += [
-            snippets(url),
+            snippets(url, None if self._config.absolute() == _found_from_anywhere() else self._config),
             [
                 "Add servers of yours; the running gateway takes them up:",
                 f"  {command('add', 'time')} -- uvx mcp-server-time",
@@ -172,11 +184,12 @@ def command(*words: str) -> str:
     return " ".join([os.environ.get("PENSTOCK_COMMAND") or "penstock", *map(shlex.quote, words)])
 
 
-def snippets(url: str) -> list[str]:
-    """How clients are connected."""
+def snippets(url: str, config: Path | None = None) -> list[str]:
+    """How clients are connected; `config` is the file the gateway serves, None when it is the one found without being named."""
     cursor = json.dumps({"mcpServers": {"penstock": {"url": url}}})
     code = json.dumps({"name": "penstock", "type": "http", "url": url})
-    desktop = json.dumps({"mcpServers": {"penstock": {"command": "npx", "args": ["-y", "mcp-remote", url]}}})
+    program, arguments = own_path(), ["stdio", *(() if config is None else ("--config", str(config.absolute())))]
+    desktop = json.dumps({"mcpServers": {"penstock": {"command": program, "args": arguments}}})
     return [
         "Connect a client:",
         "  Claude Code",
@@ -185,9 +198,23 @@ def snippets(url: str) -> list[str]:
         f"    {cursor}",
         "  VS Code",
         f"    code --add-mcp {shlex.quote(code)}",
-        "  Claude Desktop (claude_desktop_config.json; stdio, through the npm package mcp-remote)",
+        "  Claude Desktop, and others that speak stdio only (claude_desktop_config.json)",
         f"    {desktop}",
     ]
+
+
+def own_path() -> str:
+    """This program by its full path: clients start it from elsewhere, and with another PATH."""
+    started = Path(os.environ.get("PENSTOCK_COMMAND") or sys.argv[0])
+    if started.name == "penstock" and started.is_file():
+        return str(started.absolute())
+    return shutil.which("penstock") or "penstock"
+
+
+def _found_from_anywhere() -> Path:
+    """The configuration that is used where none is named, and none lies in the folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "PENSTOCK_CONFIG"}
+    return find_file(None, environment, Path("/"))[0]
 
 
 def reachable(url: str) -> str:

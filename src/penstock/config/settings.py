@@ -5,6 +5,7 @@ Durations are seconds, sizes are bytes. Whatever may hold a secret is a `Secret`
 what it is; `reveal` gives the text to whoever must send it.
 """
 
+import hashlib
 from typing import Final
 
 import msgspec
@@ -137,6 +138,18 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     def target(self) -> str:
         """What it is reached by, fit to be shown."""
         return str(self.url) if self.url is not None else " ".join(str(part) for part in self.command or ())
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything about the server, secrets included, and shows none of it."""
+        facts = [
+            reveal(self.url or ""),
+            [reveal(part) for part in self.command or ()],
+            {name: secret.reveal() for name, secret in self.headers.items()},
+            {name: secret.reveal() for name, secret in self.env.items()},
+            [self.cwd, self.protocol, self.sessions, self.instances, self.ca_file, self.client_cert],
+        ]
+        return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
 
 class ViewConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from penstock.gateway.gateway import Gateway
 from penstock.gateway.hosting import HostedServer
 from penstock.gateway.listing import PROMPTS, RESOURCES, TEMPLATES, TOOLS
 from penstock.http.server import Exchange
-from penstock.telemetry.exposition import CONTENT_TYPE, Gauge, render
+from penstock.telemetry.exposition import CONTENT_TYPE, Gauge, merged, render
 
 _log = logging.getLogger(__name__)
 _MAX_LOG_LINES: Final = 1_000
@@ -44,13 +44,16 @@ class Admin:
         reload: Callable[[], Awaitable[Reloaded]],
         disabled: Callable[[], dict[str, str]],
         gauges: tuple[Gauge, ...],
+        siblings: Callable[[], Awaitable[list[bytes]]] | None = None,
     ) -> None:
+        """`siblings`: gives the metrics of the other workers, where there are any."""
         self._gateway = gateway
         self._admittance = admittance
         self._reload = reload
         self._disabled = disabled
         """Names and targets of servers that are configured but not enabled."""
         self._gauges = gauges
+        self._siblings = siblings
         self._pages: dict[str, Callable[[dict[str, str]], dict[str, Any]]] = {
             "/api/v1/servers": lambda _query: self.servers(),
             "/api/v1/tools": self._tools,
@@ -71,9 +74,19 @@ class Admin:
         elif request.method not in {b"GET", b"HEAD"}:
             _answer(exchange, 405, {"error": "expected GET"})
         elif request.path == "/metrics":
-            exchange.respond(200, render(self._gateway.cells, self._gauges), CONTENT_TYPE)
+            if self._siblings is None:
+                exchange.respond(200, self.metrics(), CONTENT_TYPE)
+            else:
+                exchange.spawn(self._answer_merged(exchange, self._siblings))
         else:
             self._page(exchange)
+
+    def metrics(self) -> bytes:
+        """This worker's own."""
+        return render(self._gateway.cells, self._gauges)
+
+    async def _answer_merged(self, exchange: Exchange, siblings: Callable[[], Awaitable[list[bytes]]]) -> None:
+        exchange.respond(200, merged([self.metrics(), *await siblings()]), CONTENT_TYPE)
 
     def servers(self) -> dict[str, Any]:
         """Each server with its state and what it offers, in configuration order; then those that are switched off."""

@@ -10,7 +10,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from penstock.http.server import Exchange
+from penstock.protocol.headers import decode_value
 
+PRINCIPAL: Final = b"penstock-principal"
+"""How one worker tells another who asks."""
 _CACHED: Final = 1_024
 _ALLOW_METHODS: Final = b"access-control-allow-methods: GET, POST, DELETE, OPTIONS\r\n"
 _ALLOWED_HEADERS: Final = (
@@ -33,7 +36,9 @@ def is_loopback(host: str) -> bool:
 class Admittance:
     """Remembers verdicts by header value, so that a call pays a dict hit for each."""
 
-    def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+    def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = (), *, is_internal: bool = False) -> None:
+        """`is_internal`: another worker has let them in."""
+        self.is_internal: Final = is_internal
         self._hosts = {host.lower() for host in hosts}
         """Names, with or without a port."""
         self._origins = {origin.lower().rstrip("/") for origin in origins}
@@ -44,6 +49,8 @@ class Admittance:
 
     def refusal(self, headers: dict[bytes, bytes]) -> str | None:
         """Why the request is not let in, or None."""
+        if self.is_internal:
+            return None
         key = headers.get(b"host", b""), headers.get(b"origin")
         try:
             return self._verdicts[key]
@@ -70,10 +77,14 @@ class Admittance:
             return None
         return f"Forbidden: Origin '{said[:100]}' is not allowed; name it in listen.allowed_origins"
 
+    def principal(self, headers: dict[bytes, bytes]) -> str:
+        """Who asks; empty while there is no sign-in. Another worker says it of those it has let in."""
+        return (decode_value(headers.get(PRINCIPAL, b"")) or "") if self.is_internal else ""
+
     def cors(self, headers: dict[bytes, bytes]) -> bytes:
         """Header lines that let an allowed browser page read the answer; nothing for other clients."""
         origin = headers.get(b"origin")
-        if origin is None:
+        if origin is None or self.is_internal:
             return b""
         return b"access-control-allow-origin: %b\r\nvary: Origin\r\n%b" % (origin, _EXPOSED)
 

@@ -5,6 +5,7 @@ Invariants: an id is used once in a session; never more than `MAX_OPEN` question
 by the client's answer, by the server, by the end of its call, or when its time is over.
 """
 
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -66,9 +67,10 @@ class ClientQuestions:
 
     __slots__ = ("_last", "_open", "_parking", "_prefix")
 
-    def __init__(self, parking: Parking, prefix: str = "penstock") -> None:
+    def __init__(self, parking: Parking) -> None:
         self._parking: Final = parking
-        self._prefix: Final = prefix.encode()
+        self._prefix: Final = b"penstock-%d-%b" % (parking.worker, os.urandom(4).hex().encode())
+        """A session outlives its worker and what is known of it here: counting alone would use ids again."""
         self._open: dict[bytes, Asked] = {}
         self._last = 0
 
@@ -119,6 +121,12 @@ class ClientQuestions:
         if asked.on_closed is not None:
             asked.on_closed()
         return True
+
+
+def worker_of(question_id: bytes) -> int | None:
+    """The worker that asked, by the id of its question; None when it is none of ours."""
+    parts = question_id.strip(b'"').split(b"-")
+    return int(parts[1]) if len(parts) == 4 and parts[0] == b"penstock" and parts[1].isdigit() else None
 
 
 def _params_for_client(question: Question, id: bytes) -> dict[str, Raw]:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from penstock.clock import Clock
+from penstock.gateway.hops import Hops
 from penstock.gateway.hosting import Catalogue
 from penstock.gateway.listeners import Listeners
 from penstock.gateway.parking import Parking
+from penstock.gateway.replay import Replay
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.sessions import Sessions
 from penstock.gateway.snapshot import Snapshot
@@ -39,6 +41,7 @@ class GatewayContext:
         sessions: Sessions,
         request_states: RequestStates,
         parking: Parking,
+        replay: Replay,
         listeners: Listeners,
         subscriptions: Subscriptions,
         clock: Clock,
@@ -49,15 +52,23 @@ class GatewayContext:
         self.sessions: Final = sessions
         self.request_states: Final = request_states
         self.parking: Final = parking
+        self.replay: Final = replay
         self.listeners: Final = listeners
         self.subscriptions: Final = subscriptions
         self.clock: Final = clock
         self.in_background: Final = keeper.in_background
         self._settle = keeper.settle
+        self.hops: Hops | None = None
+        """To the other workers, if there are any."""
         self.now: Final[Callable[[], float]] = clock.now
 
     def __repr__(self) -> str:
         return f"<GatewayContext {self.snapshot!r}>"
+
+    @property
+    def worker(self) -> int:
+        """This worker's number."""
+        return self.hops.index if self.hops is not None else 0
 
     def is_pending(self, view: View) -> bool:
         """Whether a server of the view was never listed and is worth waiting for."""

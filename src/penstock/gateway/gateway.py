@@ -18,8 +18,10 @@ from penstock.gateway.hosting import Catalogue, HostedServer, HostSettings, News
 from penstock.gateway.known_lists import KnownLists
 from penstock.gateway.listeners import Listeners
 from penstock.gateway.parking import Parking
+from penstock.gateway.replay import Replay
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.route import RouteMaker
+from penstock.gateway.session_sink import SessionSink
 from penstock.gateway.sessions import ClientSession, Sessions
 from penstock.gateway.snapshot import SnapshotBuilder, ViewSettings
 from penstock.gateway.subscriptions import Subscriptions
@@ -30,6 +32,12 @@ from penstock.telemetry.cells import CellRegistry
 from penstock.upstreams.interface import Upstream
 
 _log = logging.getLogger(__name__)
+
+
+HELD_ANSWERS: Final = 1024
+"""Answers of legacy clients that have lost their connection, kept for them to fetch."""
+HELD_SECONDS: Final = 300.0
+SESSIONS_SWEEP_SECONDS: Final = 30.0
 
 
 class ServerPlan(msgspec.Struct, frozen=True):
@@ -45,10 +53,14 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     server_info: bytes
     """JSON of Penstock's own `serverInfo`."""
     sessions: int = 10_000
+    session_idle_seconds: float = 1800.0
+    """After this long without a request a session is forgotten here; its id stays valid."""
     parked_calls: int = 256
     """Calls that wait for their clients to answer a server."""
     parked_seconds: float = 600.0
     drain_seconds: float = 30.0
+    worker: int = 0
+    """This worker's number."""
 
 
 class Gateway:
@@ -71,9 +83,22 @@ class Gateway:
         self.catalogue: Final = Catalogue(clock, known, on_change=self._mark_dirty, on_news=self._tell)
         self.listeners: Final = Listeners(clock, self.in_background)
         self._subscriptions = Subscriptions(self.listeners, self.in_background)
-        sessions = Sessions(sealer, clock, settings.sessions, on_end=self._release)
         self.parking: Final = Parking(
-            clock, self.in_background, limit=settings.parked_calls, seconds=settings.parked_seconds
+            clock,
+            self.in_background,
+            limit=settings.parked_calls,
+            seconds=settings.parked_seconds,
+            worker=settings.worker,
+        )
+        held = Parking(clock, self.in_background, limit=HELD_ANSWERS, seconds=HELD_SECONDS, worker=settings.worker)
+        self._replay = Replay(held)
+        sessions = Sessions(
+            sealer,
+            clock,
+            settings.sessions,
+            idle_seconds=settings.session_idle_seconds,
+            on_known=self._welcome,
+            on_end=self._release,
         )
         self.context: Final = GatewayContext(
             self._builder.build({}, ()),
@@ -81,12 +106,14 @@ class Gateway:
             sessions=sessions,
             request_states=RequestStates(sealer, clock),
             parking=self.parking,
+            replay=self._replay,
             listeners=self.listeners,
             subscriptions=self._subscriptions,
             clock=clock,
             keeper=self,
         )
         self.catalogue.start()
+        self.in_background(self._forget_idle_sessions())
 
     def __repr__(self) -> str:
         return f"<Gateway {self.context.snapshot!r} | {self._sweep!r}>"
@@ -202,8 +229,18 @@ class Gateway:
             if any(server.name == host.name for server in view.servers):
                 self.listeners.list_changed(view.name, news.capability)
 
+    async def _forget_idle_sessions(self) -> None:
+        while True:
+            await self._clock.sleep(SESSIONS_SWEEP_SECONDS)
+            self.context.sessions.sweep()
+
+    def _welcome(self, session: ClientSession) -> None:
+        """A client session is there: servers may reach it beside its calls."""
+        session.caller.sink = SessionSink(session, self.parking)
+
     def _release(self, session: ClientSession) -> None:
         """A client session has ended, or is forgotten."""
+        self._replay.forget_session(session.key)
         if session.listener is not None:
             self._subscriptions.release(session.listener)
             session.listener.end()

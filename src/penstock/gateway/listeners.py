@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 from penstock.clock import Clock
-from penstock.http.server import EventStream
+from penstock.gateway.replay import EventSink
 from penstock.protocol.envelopes import encode_result
 from penstock.protocol.event_stream import encode_event
 from penstock.protocol.subscriptions import closing_result, list_changed, updated
@@ -33,7 +33,7 @@ class Listener:
     __slots__ = ("lists", "stream", "subscription_id", "uris", "view")
 
     def __init__(
-        self, view: str, lists: frozenset[str], stream: EventStream | None, subscription_id: bytes | None = None
+        self, view: str, lists: frozenset[str], stream: EventSink | None, subscription_id: bytes | None = None
     ) -> None:
         self.view: Final = view
         self.lists: Final = lists

@@ -22,7 +22,7 @@ class Parked(Protocol):
 class Parking:
     """What is parked in this worker."""
 
-    __slots__ = ("_clock", "_in_background", "_is_watched", "_places", "limit", "seconds")
+    __slots__ = ("_clock", "_in_background", "_is_watched", "_places", "limit", "seconds", "worker")
 
     def __init__(
         self,
@@ -31,10 +31,13 @@ class Parking:
         *,
         limit: int = 256,
         seconds: float = 600.0,
+        worker: int = 0,
     ) -> None:
         self._clock = clock
         self._in_background = in_background
         self.limit: Final = limit
+        self.worker: Final = worker
+        """This worker's number, which keys and ids name."""
         self.seconds: Final = seconds
         """How long each one may wait."""
         self._places: OrderedDict[str, tuple[Parked, float]] = OrderedDict()
@@ -51,7 +54,7 @@ class Parking:
         """A key that finds it again, which nobody can guess; None when all places are taken."""
         if len(self._places) >= self.limit:
             return None
-        key = os.urandom(12).hex()
+        key = f"{self.worker}.{os.urandom(12).hex()}"
         self._places[key] = parked, self._clock.now() + self.seconds
         if not self._is_watched:
             self._is_watched = True

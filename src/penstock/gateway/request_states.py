@@ -20,7 +20,8 @@ _PURPOSE: Final = b"requestState"
 LIFETIME_SECONDS: Final = 3600.0
 MAX_SERVER_STATE: Final = 256 * 1024
 """Characters of a server's own state that are carried."""
-_MAX_TOKEN: Final = 2 * MAX_SERVER_STATE
+_MAX_TOKEN: Final = 6 * MAX_SERVER_STATE
+"""Of four bytes for a character base64 makes five and a third."""
 Kind = Literal["parked", "server", "again"]
 
 

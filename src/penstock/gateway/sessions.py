@@ -35,6 +35,8 @@ class _Sealed(msgspec.Struct, array_like=True):
     opened: int
     capabilities: bytes
     client_info: bytes
+    worker: int = 0
+    principal: str = ""
 
 
 _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
@@ -43,15 +45,30 @@ _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
 class ClientSession:
     """One legacy client's conversation."""
 
-    __slots__ = ("caller", "expires", "in_flight", "key", "listener", "log_level", "questions", "view")
+    __slots__ = (
+        "caller",
+        "expires",
+        "home",
+        "in_flight",
+        "key",
+        "listener",
+        "log_level",
+        "questions",
+        "used_at",
+        "view",
+    )
 
-    def __init__(self, key: str, view: str, caller: Caller, expires: float) -> None:
+    def __init__(self, key: str, view: str, caller: Caller, expires: float, home: int = 0) -> None:
         self.key: Final = key
         """A name for logs and maps; it opens nothing."""
         self.view: Final = view
         self.caller: Final = caller
         self.expires: Final = expires
         """Seconds since 1970."""
+        self.home: Final = home
+        """The worker that has what cannot be sealed."""
+        self.used_at = 0.0
+        """Clock time of its last request."""
         self.log_level: msgspec.Raw | None = None
         self.listener: Listener | None = None
         """What the client wants to hear of; None until it opened a stream or subscribed to something."""
@@ -63,6 +80,12 @@ class ClientSession:
     def __repr__(self) -> str:
         return f"<ClientSession {self.key[:8]} {self.caller.revision} [{len(self.in_flight)} in flight]>"
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether something goes on in it: a call, a question, a client that listens."""
+        listens = self.listener is not None and self.listener.stream is not None and self.listener.stream.is_open
+        return bool(self.in_flight or self.questions or listens)
+
     def cancel(self, request_id: bytes) -> None:
         """End what runs under that id."""
         for task in [task for task, its_id in self.in_flight.items() if its_id == request_id]:
@@ -73,12 +96,25 @@ class Sessions:
     """Opens, finds and ends sessions. Both maps hold at most `limit` entries, oldest out first."""
 
     def __init__(
-        self, sealer: Sealer, clock: Clock, limit: int, on_end: Callable[[ClientSession], None] = lambda _: None
+        self,
+        sealer: Sealer,
+        clock: Clock,
+        limit: int,
+        *,
+        idle_seconds: float = 1800.0,
+        on_known: Callable[[ClientSession], None] = lambda _: None,
+        on_end: Callable[[ClientSession], None] = lambda _: None,
     ) -> None:
-        """`on_end` is told of each session that has ended or is forgotten."""
+        """
+        Args:
+            on_known: told of each session that is opened, or found by its id for the first time.
+            on_end: told of each that has ended or is forgotten.
+        """
         self._sealer = sealer
         self._clock = clock
         self._limit = limit
+        self._idle_seconds = idle_seconds
+        self._on_known = on_known
         self._on_end = on_end
         self._known: OrderedDict[bytes, ClientSession] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -89,8 +125,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._known)
 
-    def open(self, view: str, revision: str, capabilities: bytes, client_info: bytes) -> str:
-        """A new session's id, to be sent as `Mcp-Session-Id`."""
+    def open(
+        self, view: str, revision: str, capabilities: bytes, client_info: bytes, *, worker: int = 0, principal: str = ""
+    ) -> str:
+        """A new session's id, to be sent as `Mcp-Session-Id`; `worker` is its home, `principal` whose it is."""
         sealed = _Sealed(
             os.urandom(12).hex(),
             view,
@@ -98,22 +136,38 @@ class Sessions:
             int(self._clock.wall()),
             _bounded_capabilities(capabilities),
             client_info if len(client_info) <= _MAX_CLIENT_INFO else b"",
+            worker,
+            principal,
         )
         token = self._sealer.seal(_PURPOSE, msgspec.msgpack.encode(sealed))
         self._remember(token.encode(), sealed)
         return token
 
-    def find(self, view: str, token: bytes) -> ClientSession | None:
-        """The session of an id; None when it is not ours, has ended, has expired or belongs to another view."""
+    def find(self, view: str, token: bytes, principal: str = "") -> ClientSession | None:
+        """The session of an id; None when it is not ours, has ended, has expired or belongs to another view or principal."""
         session = self._known.get(token)
         if session is None:
             try:
                 session = self._remember(token, _decode(self._sealer.open(_PURPOSE, token)))
             except (SealError, msgspec.DecodeError):
                 return None
-        if session.view != view or session.key in self._ended or session.expires < self._clock.wall():
+        if (
+            session.view != view
+            or session.caller.principal != principal
+            or session.key in self._ended
+            or session.expires < self._clock.wall()
+        ):
             return None
+        session.used_at = self._clock.now()
         return session
+
+    def sweep(self) -> None:
+        """Forget sessions nobody used for long: their ids open again when they are used."""
+        limit = self._clock.now() - self._idle_seconds
+        for token, session in list(self._known.items()):
+            if session.used_at <= limit and not session.is_in_use:
+                del self._known[token]
+                self._on_end(session)
 
     def end(self, session: ClientSession) -> None:
         """From now on the id is unknown, and what the session still runs is cancelled."""
@@ -125,8 +179,12 @@ class Sessions:
         self._on_end(session)
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
-        caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)
-        session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS)
+        caller = Caller(
+            Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info, sealed.principal
+        )
+        session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS, sealed.worker)
+        session.used_at = self._clock.now()
+        self._on_known(session)
         self._known[token] = session
         if len(self._known) > self._limit:
             self._forget_one()
@@ -135,7 +193,7 @@ class Sessions:
     def _forget_one(self) -> None:
         """Let go of the oldest session that runs nothing; its id opens again when it is used."""
         for token, session in self._known.items():
-            if not session.in_flight:
+            if not session.is_in_use:
                 del self._known[token]
                 self._on_end(session)
                 return

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from penstock.http.client_answer import OnEvent
-from penstock.http.client_connect import connect
+from penstock.http.client_connect import connect, connect_over, connect_unix
 from penstock.http.client_connection import ClientConnection
 from penstock.http.client_messages import BadResponse, ConnectionLost, RequestFailed, Response, ResponseTooLarge
 from penstock.http.client_url import Origin, parse_url
@@ -30,6 +30,8 @@ __all__ = [
     "Response",
     "ResponseTooLarge",
     "connect",
+    "connect_over",
+    "connect_unix",
     "parse_url",
 ]
 

@@ -84,6 +84,7 @@ class AnswerReader:
         "is_busy",
         "keep_alive_seconds",
         "on_keep_alive",
+        "on_stream",
     )
 
     def __init__(self, limits: ClientLimits) -> None:
@@ -91,6 +92,8 @@ class AnswerReader:
         """How long the server said it keeps an idle connection."""
         self.on_keep_alive: Callable[[float], None] | None = None
         """Told how long it is safe to let the connection idle, when the server says so or changes it."""
+        self.on_stream: Callable[[], object] | None = None
+        """Told when an answer turns out to be an event stream, before its first event."""
         self._limits: Final = limits
         self._length_digits: Final = len(str(limits.response_bytes))
         self._parser: httptools.HttpResponseParser | None = None
@@ -186,6 +189,8 @@ class AnswerReader:
         if self._mode == _COLLECT:
             if self._on_event is not None and status < 300 and is_event_stream(headers):
                 self._mode = _EVENTS
+                if self.on_stream is not None:
+                    self.on_stream()
             if b"content-encoding" in headers:
                 self._start_decoding(headers[b"content-encoding"])
             elif len(headers.get(b"content-length", b"")) >= self._length_digits:

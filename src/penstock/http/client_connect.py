@@ -7,6 +7,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+from pathlib import Path
 from typing import Final, cast
 
 from penstock.http.client_connection import ClientConnection
@@ -42,6 +43,33 @@ async def connect(
             return await _Opening(origin, limits, tls if origin.scheme == "https" else None).run()
     except OSError as error:
         raise ConnectionLost(f"cannot connect to {origin}: {_why(error, seconds)}", unprocessed=True) from error
+
+
+async def connect_over(sock: socket.socket, origin: Origin, *, limits: ClientLimits) -> ClientConnection:
+    """A connection over a Unix socket that is connected already; `origin` is what it is called in messages."""
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.create_unix_connection(
+        lambda: cast("asyncio.Protocol", ClientConnection(origin, limits, loop)), sock=sock
+    )
+    return cast("ClientConnection", protocol)
+
+
+async def connect_unix(path: Path, *, limits: ClientLimits) -> ClientConnection:
+    """A connection to who listens at that path.
+
+    Raises:
+        ConnectionLost: nobody does.
+    """
+    origin = Origin("http", path.name, 0)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(limits.connect_seconds):
+            _, protocol = await loop.create_unix_connection(
+                lambda: cast("asyncio.Protocol", ClientConnection(origin, limits, loop)), str(path)
+            )
+    except (OSError, TimeoutError) as error:
+        raise ConnectionLost(f"cannot connect to {path}: {error}", unprocessed=True) from error
+    return cast("ClientConnection", protocol)
 
 
 class _Opening:

@@ -181,6 +181,16 @@ class ClientConnection(AnswerReader):
         else:
             self._abort()
 
+    def pause_reading(self) -> None:
+        """Take no more of the answer until `resume_reading`: for who passes it on to somebody who does not read."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on; without effect where nothing was paused."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -52,6 +52,7 @@ class Exchange:
         "is_answered",
         "is_disconnected",
         "on_disconnect",
+        "outlives_task",
         "received_at",
         "request",
     )
@@ -70,6 +71,8 @@ class Exchange:
         self.is_answered = False
         """A response was sent, or a stream was opened."""
         self.is_disconnected = False
+        self.outlives_task = False
+        """The answer comes by other hands than those of its task, which may end before."""
 
     def __repr__(self) -> str:
         state = "disconnected" if self.is_disconnected else "answered" if self.is_answered else "waiting"
@@ -127,7 +130,7 @@ class Exchange:
         if was_mine:
             self._task = None
         error = None if task.cancelled() else task.exception()
-        if error is not None or (was_mine and self._link is not None):
+        if error is not None or (was_mine and self._link is not None and not self.outlives_task):
             self.failed(error)
 
     def failed(self, error: BaseException | None) -> None:

@@ -99,6 +99,32 @@ class HttpServer:
         server._sweeper = loop.create_task(server._sweep_forever())
         return server
 
+    @classmethod
+    def start_private(cls, handler: Handler, *, limits: ServerLimits, clock: Clock) -> "HttpServer":
+        """Serve this process alone: no address, no other program can get in; `join` gives connections."""
+        server = cls(handler, limits, clock)
+        server._sweeper = asyncio.get_running_loop().create_task(server._sweep_forever())
+        return server
+
+    @classmethod
+    async def start_at(
+        cls, handler: Handler, listener: socket.socket, *, limits: ServerLimits, clock: Clock
+    ) -> "HttpServer":
+        """Serve whoever connects to a Unix socket that listens already."""
+        server = cls(handler, limits, clock)
+        loop = asyncio.get_running_loop()
+        server._listeners.append(await loop.create_unix_server(server._new_connection, sock=listener))
+        server._sweeper = loop.create_task(server._sweep_forever())
+        return server
+
+    async def join(self) -> socket.socket:
+        """Our end of a pair of sockets whose other end is served like any client's."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(self._new_connection, theirs)
+        return ours
+
     async def drain(self, seconds: float | None = None) -> bool:
         """Stop accepting, let calls under way end, then cut and cancel what is left; True if nothing was cut.
 

@@ -20,6 +20,7 @@ REQUEST_STATE: Final = "requestState"
 INPUT_RESPONSES: Final = "inputResponses"
 MAX_REQUESTS: Final = 32
 """Requests in one result."""
+_OF_THE_RETRY: Final = frozenset({"_meta", REQUEST_STATE, INPUT_RESPONSES})
 
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -127,10 +128,17 @@ def read_state(params: dict[str, Raw]) -> str | Fault | None:
 def request_fingerprint(method: str, params: dict[str, Raw]) -> bytes:
     """The same bytes for a request and its retries, however their JSON is spaced and ordered.
 
-    `_meta` and what belongs to the retry itself are left out.
+    `_meta` and what belongs to the retry itself are left out. Parameters that hold a number beyond all bounds count as written.
     """
-    told = {key: value for key, value in params.items() if key not in {"_meta", REQUEST_STATE, INPUT_RESPONSES}}
-    return method.encode() + b"\n" + _encode_sorted(_decode_any(_encode(told)))
+    told = {key: _canonical(params[key]) for key in sorted(params.keys() - _OF_THE_RETRY)}
+    return method.encode() + b"\n" + _encode(told)
+
+
+def _canonical(value: Raw) -> Raw:
+    try:
+        return Raw(_encode_sorted(_decode_any(value)))
+    except msgspec.DecodeError:  # valid JSON, but not every number can be held
+        return value
 
 
 def for_modern_client(request: InputRequest) -> InputRequest:

@@ -4,7 +4,7 @@ Knows: cells, gauges, prometheus-client's text format. Does not know: HTTP. Noth
 registry: a scrape reads the cells, so recording a call never pays for it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -40,6 +40,52 @@ def render(cells: CellRegistry, gauges: Iterable[Gauge] = ()) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Page(cells, tuple(gauges)))
     return generate_latest(registry)
+
+
+def merged(pages: Sequence[bytes]) -> bytes:
+    """The pages of several workers as one: what is counted is added up; of what is the same for all, the largest is shown."""
+    values: dict[bytes, float] = {}
+    order: list[bytes] = []
+    for page in pages:
+        for line in page.splitlines():
+            if line.startswith(b"#"):
+                if line not in values:
+                    values[line] = 0.0
+                    order.append(line)
+                continue
+            name, _, number = line.rpartition(b" ")
+            if not name:
+                continue
+            if name not in values:
+                order.append(name)
+                values[name] = float(number)
+            elif name.startswith(_SAME_FOR_ALL):
+                values[name] = max(values[name], float(number))
+            else:
+                values[name] += float(number)
+    lines = _in_families(order)
+    return b"".join(
+        b"%b\n" % (key if key.startswith(b"#") else b"%b %b" % (key, _number(values[key]))) for key in lines
+    )
+
+
+def _in_families(order: list[bytes]) -> list[bytes]:
+    """Lines that only a later page has, put behind those of their metric."""
+    families: dict[bytes, list[bytes]] = {}
+    for line in order:
+        name = line.split(b" ")[2] if line.startswith(b"#") else line.partition(b"{")[0]
+        for ending in (b"_bucket", b"_sum", b"_count"):
+            if name.endswith(ending) and name.removesuffix(ending) in families:
+                name = name.removesuffix(ending)
+        families.setdefault(name, []).append(line)
+    return [line for lines in families.values() for line in lines]
+
+
+def _number(value: float) -> bytes:
+    return repr(value).encode()
+
+
+_SAME_FOR_ALL: Final = (b"penstock_generation", b"penstock_server_ready")
 
 
 class _Page(Collector):

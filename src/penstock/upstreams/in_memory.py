@@ -101,6 +101,13 @@ class InMemoryUpstream:
         """Note that the session has ended."""
         self.closed_sessions.append(session)
 
+    def binds(self, caller: Caller) -> bool:
+        """It keeps nothing for sessions."""
+        return False
+
+    def roots_changed(self, caller: Caller) -> None:
+        """It keeps nothing for sessions."""
+
     def hear(self, heard: Heard) -> None:
         """See `Upstream`."""
         self._heard = heard

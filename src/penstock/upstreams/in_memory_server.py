@@ -92,7 +92,12 @@ class CallContext:
         if self.call.ask is None:
             raise Refused(METHOD_NOT_FOUND, f"no client is there that can be asked {method!r}")
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        question = Question(method, {key: Raw(_encode(value)) for key, value in params.items()}, answered.set_result)
+
+        def take(reply: Reply) -> None:
+            if not answered.done():  # the function may have been cancelled in this turn of the loop
+                answered.set_result(reply)
+
+        question = Question(method, {key: Raw(_encode(value)) for key, value in params.items()}, take)
         self.call.ask(question)
         try:
             reply = await answered

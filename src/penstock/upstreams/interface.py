@@ -16,11 +16,26 @@ from penstock.errors import ServerError
 from penstock.protocol.client_capabilities import declared, read_askable
 from penstock.protocol.messages import ResultMarks
 from penstock.protocol.versions import LATEST_MODERN, Era
-from penstock.upstreams.questions import Ask
+from penstock.upstreams.questions import Ask, Question
 
 Raw = msgspec.Raw
 Notify = Callable[[str, "dict[str, msgspec.Raw]"], None]
 """Takes a notification's method and params, already carrying the caller's own progress token. Must not raise or block."""
+
+
+class Sink(Protocol):
+    """The stream of a legacy client beside its calls."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client listens."""
+        ...
+
+    def ask(self, question: Question) -> None:
+        """A server asks outside any call. Must not raise or block."""
+
+    def notify(self, method: str, params: "dict[str, msgspec.Raw]") -> None:
+        """A server logs outside any call. Must not raise or block."""
 
 
 class Caller:
@@ -31,6 +46,7 @@ class Caller:
 
     __slots__ = (
         "askable",
+        "can_be_asked",
         "capabilities",
         "client_info",
         "encoded_meta",
@@ -40,6 +56,7 @@ class Caller:
         "revision",
         "session",
         "shared_key",
+        "sink",
     )
 
     def __init__(
@@ -61,8 +78,11 @@ class Caller:
         """JSON object, or empty when the client did not say."""
         self.principal: Final = principal
         """Who asks, as sign-in has it; empty where there is none."""
-        self.askable: Final = read_askable(capabilities)
+        self.askable: Final = read_askable(capabilities, revision)
         """What a server may ask while it works on a call of this client."""
+        self.can_be_asked: Final = bool(self.askable)
+        self.sink: Sink | None = None
+        """Takes what belongs to a legacy client's session and to none of its calls; None where there is no session."""
         self.modern_capabilities: Final = capabilities if era is Era.MODERN else declared(self.askable, LATEST_MODERN)
         """The same as a modern server is told, JSON object."""
         self.shared_key: Final = ("shared", f"{principal}\n{declared(self.askable, LATEST_MODERN).decode()}")
@@ -137,6 +157,8 @@ class Call(msgspec.Struct, eq=False):
     """Seconds after which `watch` ended the call; 0.0 while it has not."""
     hear: Heard | None = None
     """Takes notifications of changes: the call is a `subscriptions/listen` of ours. None for all other calls."""
+    poll: Callable[[int], None] | None = None
+    """Told when a server lets its caller come back for the rest of the answer, after so many ms; None when nobody could."""
     ask: Ask | None = None
     """Takes what a legacy server asks; None when the caller cannot be asked anything."""
     asking_since: float = 0.0
@@ -252,6 +274,14 @@ class Upstream(Protocol):
 
     async def close_session(self, session: str) -> None:
         """The legacy client session of that name has ended: end what was opened for it at the server."""
+        ...
+
+    def binds(self, caller: Caller) -> bool:
+        """Whether the server holds something for that caller's own session: then all its calls must come through one worker."""
+        ...
+
+    def roots_changed(self, caller: Caller) -> None:
+        """The roots of a legacy client are others now: tell a server that holds something for its session."""
         ...
 
     def hear(self, heard: Heard) -> None:

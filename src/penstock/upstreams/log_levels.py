@@ -24,4 +24,9 @@ def is_wanted(call: Call, params: dict[str, Raw]) -> bool:
     asked = call.meta.get(LOG_LEVEL) if call.meta else None
     if asked is None:
         return call.caller.era is Era.LEGACY
+    return is_at_least(params, asked)
+
+
+def is_at_least(params: dict[str, Raw], asked: Raw) -> bool:
+    """Whether a log line is of that level (JSON) or a more severe one; of an unknown level it is the least severe."""
     return RANKS.get(bytes(params.get("level", b"")), 0) >= RANKS.get(bytes(asked), 0)

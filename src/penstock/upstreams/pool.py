@@ -180,6 +180,10 @@ class Pool(Generic[T]):
         self._idle_seconds = min(self._idle_seconds, seconds)
         self._shelf.fresh_seconds = min(self._shelf.fresh_seconds, seconds)
 
+    def has_lent(self, item: T) -> bool:
+        """Whether the item is on loan."""
+        return item in self._shelf.busy
+
     # ---- housekeeping
 
     def sweep(self) -> None:

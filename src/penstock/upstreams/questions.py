@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from penstock.protocol.envelopes import encode_error, encode_notification, encode_result
+from penstock.protocol.envelopes import encode_error, encode_notification, encode_result, read_id
 from penstock.protocol.errors import INTERNAL_ERROR, METHOD_NOT_FOUND
 from penstock.protocol.messages import Request, RpcError
 from penstock.protocol.meta import PROGRESS_TOKEN
@@ -135,7 +135,8 @@ class Questions:
 
     def cancelled(self, params: dict[str, Raw]) -> None:
         """The server has sent `notifications/cancelled`."""
-        question = self._open.pop(bytes(params.get("requestId", b"")), None)
+        request_id = read_id(bytes(params.get("requestId", b"")))
+        question = self._open.pop(request_id, None) if isinstance(request_id, bytes) else None
         if question is not None:
             question.withdraw()
 

@@ -5,13 +5,18 @@ Invariants: a session that belongs to one client session is never given to anoth
 of those are kept; a session is shared only by callers of one principal who can be asked the same.
 """
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from operator import attrgetter
 from typing import Final
 
+from penstock.clock import Clock
 from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller, Description
+from penstock.upstreams.interface import Call, Caller, Description
+from penstock.upstreams.pool import Pool, PoolSettings
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.streamable_http_side import Side
 
@@ -20,19 +25,22 @@ STATELESS: Final = ("shared", "")
 MAX_SHARED: Final = 256
 """Sessions that equal callers share; beyond it the oldest are ended that nobody uses."""
 Key = tuple[str, str]
-"""("own", name of the client session) or ("shared", for whom and with which capabilities: `Caller.shared_key`)."""
+"""("own", name of the client session), ("shared", for whom and with which capabilities: `Caller.shared_key`), or "exclusive" and
+the same."""
 
 
 class LegacySession:
     """One conversation with a legacy server: what `initialize` agreed on."""
 
     __slots__ = (
+        "calls",
         "description",
         "head",
         "id",
-        "in_flight",
+        "is_over",
         "key",
         "last_used",
+        "listening",
         "log_rank",
         "on_lost",
         "post_head",
@@ -57,14 +65,101 @@ class LegacySession:
         """Told when the session is over: whoever listens to its stream."""
         self.side: Side | None = None
         """Who judges the answers of its flights."""
-        self.in_flight = 0
+        self.calls: dict[bytes, Call] = {}
+        """Those under way, by our id."""
+        self.is_over = False
+        """Nothing can be sent in it any more."""
+        self.listening: asyncio.Task[None] | None = None
+        """To what its server says beside the calls."""
         self.last_used = 0.0
         self.log_rank = len(LOG_LEVELS)
         """The most talkative log level set so far."""
 
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return len(self.calls)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Lent to one call at a time."""
+        return self.key[0] == "exclusive"
+
     def __repr__(self) -> str:
         kept = "session" if self.id else "no session"
         return f"<LegacySession {self.key[0]} {self.version} {kept} | in flight {self.in_flight}>"
+
+
+class ExclusiveSessions:
+    """Sessions for callers that can be asked, each lent to one call at a time: what a server says on a session's own stream names
+    no call. A pool for each principal and each set of capabilities.
+    """
+
+    __slots__ = ("_clock", "_close", "_closing", "_name", "_open", "_pools", "_settings")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        open: Callable[[Key, Caller], Awaitable[LegacySession]],
+        close: Callable[[LegacySession], None],
+        settings: PoolSettings,
+        clock: Clock,
+    ) -> None:
+        self._name, self._open, self._close, self._settings, self._clock = name, open, close, settings, clock
+        self._pools: OrderedDict[Key, Pool[LegacySession]] = OrderedDict()
+        """By the `shared_key` of the callers, oldest first."""
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<ExclusiveSessions {self._name} [{len(self)}] of {len(self._pools)} kinds of callers>"
+
+    def __len__(self) -> int:
+        return sum(stats.busy + stats.idle for stats in map(Pool.stats, self._pools.values()))
+
+    def for_caller(self, caller: Caller) -> Pool[LegacySession]:
+        """Those that fit the caller."""
+        key = caller.shared_key
+        pool = self._pools.get(key)
+        if pool is None:
+            self._make_room()
+            pool = self._pools[key] = Pool(
+                f"sessions at {self._name}",
+                open=partial(self._open, ("exclusive", key[1]), caller),
+                close=self._close,
+                is_closed=attrgetter("is_over"),
+                check=None,
+                settings=self._settings,
+                clock=self._clock,
+                noun="session",
+            )
+        return pool
+
+    def give_back(self, session: LegacySession) -> None:
+        """End a loan; of a pool that is gone the session is closed."""
+        pool = self._pools.get(("shared", session.key[1]))
+        if pool is not None and pool.has_lent(session):
+            pool.give_back(session)
+
+    def sweep(self) -> None:
+        """To be called about once a second."""
+        for pool in self._pools.values():
+            pool.sweep()
+
+    async def close(self) -> None:
+        """End all, those on loan included."""
+        pools = [self._pools.pop(key) for key in list(self._pools)]
+        for pool in pools:
+            await pool.close(loans_too=True)
+        await asyncio.gather(*self._closing)
+
+    def _make_room(self) -> None:
+        for key, pool in list(self._pools.items())[: max(0, len(self._pools) + 1 - MAX_SHARED)]:
+            if pool.stats().busy == 0:
+                del self._pools[key]
+                task = asyncio.get_running_loop().create_task(pool.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
 
 
 class SessionBook:

@@ -85,6 +85,16 @@ class StdioUpstream:
             raise ServerUnavailable(self._name, f"it ended as soon as it was ready; {instance.last_error}")
         return instance.description
 
+    def binds(self, caller: Caller) -> bool:
+        """When each session has a process of its own."""
+        return self._settings.instances == "per_session" and caller.session is not None
+
+    def roots_changed(self, caller: Caller) -> None:
+        """See `Upstream`: when each session has a process of its own."""
+        instance = self._sessions.get(caller.session) if caller.session is not None else None
+        if instance is not None and instance.talk is not None and instance.talk.era is Era.LEGACY:
+            instance.talk.notify("notifications/roots/list_changed", {})
+
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`."""
         self._memory.habits.heard = heard

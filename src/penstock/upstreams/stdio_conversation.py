@@ -21,6 +21,7 @@ from penstock.protocol.envelopes import (
     is_batch,
     one_line,
 )
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.methods import INPUT_REQUESTS
@@ -412,6 +413,8 @@ class StdioConversation:
             rest = {key: value for key, value in meta.items() if key != PROGRESS_TOKEN} if meta else None
             params["_meta"] = self.modern_meta(call, rest)
             return params, token
+        for word in (REQUEST_STATE, INPUT_RESPONSES):  # of the other era
+            params.pop(word, None)
         if meta:
             self._lower_log_level(meta)
             rest = {key: value for key, value in meta.items() if key not in {PROGRESS_TOKEN, LOG_LEVEL}}

@@ -24,7 +24,8 @@ from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Modern, NotModern, SpeaksOnly
 from penstock.upstreams.streamable_http_feed import LegacyFeed
 from penstock.upstreams.streamable_http_flight import Flight
-from penstock.upstreams.streamable_http_legacy import LegacyHttp, NotLegacyAnswer
+from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer
+from penstock.upstreams.streamable_http_legacy import LegacyHttp
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_modern import ModernHttp, NotModernAnswer
 from penstock.upstreams.streamable_http_reception import HttpCounts
@@ -150,9 +151,18 @@ class StreamableHttpUpstream:
         """
         return self._modern.requests.learn_tools(tools)
 
+    def binds(self, caller: Caller) -> bool:
+        """When each session has one of its own at the server."""
+        return self._choice[caller.era] is not Era.MODERN and self._legacy.binds(caller)
+
+    def roots_changed(self, caller: Caller) -> None:
+        """See `Upstream`."""
+        if self._choice[caller.era] is Era.LEGACY:
+            self._legacy.roots_changed(caller)
+
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
-        self._heard = heard
+        self._heard = self._legacy.heard = heard
         if self._feed is None and not self._is_closed:
             self._feed = self._open_feed()
 
@@ -243,6 +253,7 @@ class StreamableHttpUpstream:
         era = await self._ready(caller)
         if era is Era.LEGACY:
             session = await self._legacy.session_for(caller)
+            self._legacy.give_back(session)
             return msgspec.structs.replace(session.description, eras=self.eras.spoken(era) or (era,))
         description = self._description if is_unknown else None  # the probe just made has asked already
         if description is None:
@@ -307,6 +318,7 @@ class StreamableHttpUpstream:
             self._why_not[Era.LEGACY] = error.message
             self.eras.missing(Era.LEGACY)
         else:
+            self._legacy.give_back(session)
             self.eras.found(Era.LEGACY, session.version)
 
     async def _try_anew(self, caller: Caller, misfit: Exception, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

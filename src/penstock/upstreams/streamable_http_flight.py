@@ -129,7 +129,7 @@ class Flight:
         self._connection = None
         landed = self._side.landed
         if landed is not None:
-            landed()
+            landed(self._id)
         if connection.is_busy:  # the answer is had, or nobody waits for it, but it has not ended
             connection.on_settled = self._pool.give_back
         else:

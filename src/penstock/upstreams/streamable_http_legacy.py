@@ -21,23 +21,23 @@ from penstock.errors import PenstockError, ServerError, ServerMisbehaved, Server
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.envelopes import encode_notification, encode_request
-from penstock.protocol.event_stream import Event
-from penstock.protocol.messages import Message, Reply, Request
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
+from penstock.protocol.messages import Message, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw
+from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw, Sink
 from penstock.upstreams.log_levels import log_rank
 from penstock.upstreams.questions import Questions
-from penstock.upstreams.sessions import STATELESS, Key, LegacySession, SessionBook
+from penstock.upstreams.sessions import STATELESS, ExclusiveSessions, Key, LegacySession, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
-from penstock.upstreams.stdio_eras import Agreement, judge_initialize
+from penstock.upstreams.streamable_http_aside import Aside
 from penstock.upstreams.streamable_http_flight import Flight
+from penstock.upstreams.streamable_http_handshake import HttpHandshake, NotLegacyAnswer
 from penstock.upstreams.streamable_http_legacy_flight import SessionSide
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception
 from penstock.upstreams.streamable_http_refusals import (
-    clause,
     error_reply,
     failed_request,
     is_event_stream,
@@ -50,14 +50,8 @@ from penstock.upstreams.streamable_http_side import Supervisor
 from penstock.upstreams.streamable_http_stream import SessionStream
 
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
-_VISIBLE: Final = frozenset(range(0x21, 0x7F))
-_MAX_SESSION_ID_BYTES: Final = 2048
 _DEFAULT_RETRY_SECONDS: Final = 1.0
 _encode = msgspec.json.Encoder().encode
-
-
-class NotLegacyAnswer(PenstockError):
-    """The server does not take the handshake, or no longer; what was sent was not processed."""
 
 
 class _SessionLost(PenstockError):
@@ -72,10 +66,13 @@ class LegacyHttp:
         "_book",
         "_clock",
         "_counts",
+        "_handshake",
         "_last_id",
         "_link",
         "_opening",
+        "_pools",
         "_settings",
+        "heard",
         "version",
     )
 
@@ -87,6 +84,16 @@ class LegacyHttp:
             idle_seconds=settings.session_idle_seconds,
         )
         self._opening: SingleFlight[LegacySession] = SingleFlight(f"session at {link.name}")
+        self._handshake = HttpHandshake(link, settings, counts)
+        self._pools = ExclusiveSessions(
+            link.name,
+            open=self._open,
+            close=lambda session: self._in_background(self._end(session)),
+            settings=settings.exclusive_sessions,
+            clock=clock,
+        )
+        self.heard: Heard = _ignore
+        """Takes what servers say of changes in sessions of clients."""
         self._background: set[asyncio.Task[None]] = set()
         self._last_id = 0
         self.version = LATEST_LEGACY
@@ -102,50 +109,65 @@ class LegacyHttp:
             NotLegacyAnswer: the server is not legacy, or no longer; the call was not processed.
             ServerError: see `Upstream.call`.
         """
-        key = self._book.key_for(call.caller)
-        session = self._book.find(key, self._clock.now()) or await self._open_once(key, call.caller)
-        try:
-            return await self._carry(session, call)
-        except _SessionLost:
-            return await self._carry_anew(session, call)
+        for _ in range(2):  # one that forgot its session has not processed the call
+            session = await self.session_for(call.caller)
+            try:
+                return await self._carry(session, call)
+            except _SessionLost:
+                self.lose(session)
+            finally:
+                self.give_back(session)
+        raise ServerMisbehaved(self._link.name, "it forgot a session it had just opened; see its log")
 
     def begin(self, call: Call, connection: ClientConnection, supervisor: Supervisor) -> Flight | None:
         """Write the call at once over a connection on loan; None when its session is not ready for it."""
-        session = self._book.find(self._book.key_for(call.caller), self._clock.now())
-        if (
-            session is None
-            or session.side is None
-            or (call.meta and (rank := log_rank(call)) is not None and rank < session.log_rank)
-        ):
+        session = self._ready(call.caller)
+        if session is None:
+            return None
+        if session.side is None or (call.meta and (rank := log_rank(call)) is not None and rank < session.log_rank):
+            self.give_back(session)
             return None
         head, body, request_id = self._write(session, call)
         flight = Flight(supervisor, session.side, call, request_id, connection, self._link.pool)
         call.sent_at = monotonic()
         connection.detach_on_cancel = True
-        connection.begin(flight, head, body, flight.on_event)
-        session.in_flight += 1
+        try:
+            connection.begin(flight, head, body, flight.on_event)
+        except BaseException:
+            self.give_back(session)
+            raise
+        session.calls[request_id] = call
         return flight
 
-    async def _carry_anew(self, lost: LegacySession, call: Call) -> Answer:
-        """The server has forgotten the session, and so has not processed the call: open one again, once."""
-        self._counts.lost_sessions += 1
-        self._book.remove(lost)
-        _hang_up(lost)
-        session = await self.session_for(call.caller)
-        try:
-            return await self._carry(session, call)
-        except _SessionLost:
-            self._book.remove(session)
-            raise ServerMisbehaved(self._link.name, "it forgot a session it had just opened; see its log") from None
-
     async def session_for(self, caller: Caller) -> LegacySession:
-        """The session of a caller; opened when there is none.
+        """The session of a caller; opened when there is none. To be given back.
 
         Raises:
             NotLegacyAnswer, ServerError: as for `call`.
         """
+        session = self._ready(caller)
+        if session is not None:
+            return session
         key = self._book.key_for(caller)
-        return self._book.find(key, self._clock.now()) or await self._open_once(key, caller)
+        if caller.can_be_asked and key == caller.shared_key:
+            return await self._pools.for_caller(caller).borrow()
+        return await self._opening.run(key, lambda: self._open(key, caller))
+
+    def binds(self, caller: Caller) -> bool:
+        """Whether that caller has a session to itself."""
+        return self._book.key_for(caller)[0] == "own"
+
+    def give_back(self, session: LegacySession) -> None:
+        """Others may use it; of consequence only for those that are lent to one call at a time."""
+        if session.is_exclusive:
+            self._pools.give_back(session)
+
+    def _ready(self, caller: Caller) -> LegacySession | None:
+        """The session of a caller, if there is one that can be used now."""
+        key = self._book.key_for(caller)
+        if caller.can_be_asked and key == caller.shared_key:
+            return self._pools.for_caller(caller).try_borrow()
+        return self._book.find(key, self._clock.now())
 
     async def close_session(self, name: str) -> None:
         """End the session of a client session, if it has one; bounded, and whatever the server says."""
@@ -165,27 +187,38 @@ class LegacyHttp:
         else:
             take(message)
 
+    def roots_changed(self, caller: Caller) -> None:
+        """Tell the session of that caller alone, if it has one."""
+        key = self._book.key_for(caller)
+        session = self._book.find(key, self._clock.now()) if key[0] == "own" else None
+        if session is not None:
+            self._in_background(self._tell(session, encode_notification("notifications/roots/list_changed", {})))
+
     def lose(self, session: LegacySession) -> None:
         """The server does not know the session any more."""
-        if self._book.remove(session):
+        if not session.is_over:
             self._counts.lost_sessions += 1
+            self._book.remove(session)
             _hang_up(session)
 
     def sweep(self) -> None:
         """End sessions nobody used for long."""
         for session in self._book.take_idle(self._clock.now()):
             self._in_background(self._end(session))
+        self._pools.sweep()
 
     def forget(self) -> None:
         """The server is another one than before: its sessions mean nothing now."""
         for session in self._book.take_all():
             _hang_up(session)
+        self._in_background(self._pools.close())
         self._book.issues_ids = None
 
     def state(self) -> dict[str, Any]:
         """JSON-ready facts."""
         return {
-            "sessions": len(self._book),
+            "sessions": len(self._book) + len(self._pools),
+            "streams": self._link.streams,
             "issues_session_ids": self._book.issues_ids,
             "background": len(self._background),
         }
@@ -193,6 +226,7 @@ class LegacyHttp:
     async def close(self) -> None:
         """End all sessions within `close_seconds`, then whatever still runs."""
         await self._opening.close()
+        await self._pools.close()
         for session in self._book.take_all():
             self._in_background(self._end(session))
         if self._background:
@@ -203,14 +237,13 @@ class LegacyHttp:
 
     # opening and ending sessions
 
-    async def _open_once(self, key: Key, caller: Caller) -> LegacySession:
-        return await self._opening.run(key, lambda: self._open(key, caller))
-
     async def _open(self, key: Key, caller: Caller) -> LegacySession:
         is_own = key[0] == "own"
         version = caller.revision if is_own and self._settings.protocol == "auto" else self.version
         info = caller.client_info if is_own and caller.client_info else self._settings.client_info
-        agreement, session_id = await self._initialize(version, info, declared(caller.askable, version))
+        askable = caller.askable if is_own else caller.askable._replace(roots_changes=False)
+        capabilities = declared(askable, version)
+        agreement, session_id = await self._handshake.initialize(self._next_id(), version, info, capabilities)
         head = b"" if session_id is None else b"mcp-session-id: %b\r\n" % session_id
         if agreement.version >= _VERSION_HEADER_SINCE:
             head += b"mcp-protocol-version: %b\r\n" % agreement.version.encode()
@@ -221,85 +254,38 @@ class LegacyHttp:
         session.side = SessionSide(self, session)
         session.post_head = self._link.post_head + head
         await self._tell(session, encode_notification("notifications/initialized", {}), strict=True)
-        for surplus in self._book.add(session, self._clock.now()):
-            self._in_background(self._end(surplus))
+        if session.is_exclusive:
+            self._book.issues_ids = True
+        else:
+            for surplus in self._book.add(session, self._clock.now()):
+                self._in_background(self._end(surplus))
+        if session_id is not None and (is_own or session.is_exclusive):
+            await self._listen(session, caller.sink if is_own else None)
         return session
 
-    async def _initialize(
-        self, version: str, client_info: bytes, capabilities: bytes
-    ) -> tuple[Agreement, bytes | None]:
-        name = self._link.name
-        request_id = self._next_id()
-        params = {
-            "protocolVersion": Raw(b'"%b"' % version.encode()),
-            "capabilities": Raw(capabilities),
-            "clientInfo": Raw(client_info),
-        }
-        body = encode_request(request_id, "initialize", params)
-        reception = self.reception(request_id, None, None)
+    async def _listen(self, session: LegacySession, sink: Sink | None) -> None:
+        """Hear what the server says beside the calls, from the first call on; without, if it takes too long or is refused."""
+        aside = Aside(session, sink, self.heard, self._counts)
+        stream = SessionStream(self._link, session, aside.take, settings=self._settings, clock=self._clock)
+        task = session.listening = asyncio.get_running_loop().create_task(self._listen_on(session, stream))
+        is_open = asyncio.ensure_future(stream.is_open.wait())
         try:
-            async with asyncio.timeout(self._settings.handshake_seconds):
-                response = await self._link.send(
-                    self._link.post_head + content_length(body), body, reception.on_event, detach=True
-                )
-        except RequestFailed as error:
-            raise failed_request(name, error) from error
-        except TimeoutError:
-            seconds = self._settings.handshake_seconds
-            raise ServerUnavailable(name, f"it did not answer initialize within {seconds:g} s") from None
-        reply = self._reply_of(response, reception)
-        if reply is None or (response.status != 200 and reply.error is None):
-            if response.status in (400, 404, 405):
-                raise NotLegacyAnswer(await self._why_not(response))
-            raise refusal(name, self._link.url, response)
-        agreement = judge_initialize(reply)
-        if isinstance(agreement, str):
-            raise NotLegacyAnswer(agreement)
-        return agreement, self._session_id(response)
-
-    def _reply_of(self, response: Response, reception: Reception) -> Reply | None:
-        if reception.reply is not None:
-            return reception.reply
-        if response.status in (401, 403):
-            raise refusal(self._link.name, self._link.url, response)
-        if response.status == 200 and is_json(response):
-            reception.take(response.body)
-            return reception.reply
-        return error_reply(response)
-
-    async def _why_not(self, response: Response) -> str:
-        """Why a POST of `initialize` was refused; a server of the transport before this one shows itself by a GET."""
-        seen: list[bytes] = []
-
-        def take_first(event: Event) -> bool:
-            seen.append(event.event)
-            return True
-
-        head = self._link.get_head + b"\r\n"
-        try:
-            async with asyncio.timeout(self._settings.background_seconds):
-                await self._link.send(head, b"", take_first)
-        except (RequestFailed, ServerError, TimeoutError):
-            seen.clear()
-        if b"endpoint" in seen:
-            return (
-                "speaks the HTTP+SSE transport of 2024-11-05, which Penstock does not speak to servers yet; give it the "
-                "server's streamable HTTP URL, often the same with /mcp instead of /sse"
+            await asyncio.wait(
+                (is_open, task), timeout=self._settings.stream_seconds, return_when=asyncio.FIRST_COMPLETED
             )
-        return clause(refusal(self._link.name, self._link.url, response))
+        finally:
+            is_open.cancel()
 
-    def _session_id(self, response: Response) -> bytes | None:
-        session_id = response.headers.get(b"mcp-session-id")
-        if not session_id:
-            return None
-        if len(session_id) > _MAX_SESSION_ID_BYTES or not _VISIBLE.issuperset(session_id):
-            raise ServerMisbehaved(self._link.name, "it issued a session id that no header can carry")
-        return session_id
+    async def _listen_on(self, session: LegacySession, stream: SessionStream) -> None:
+        refusal = await stream.run()
+        if refusal is not None and refusal.status == 404:
+            self.lose(session)
 
     async def _end(self, session: LegacySession) -> None:
         """Tell the server that a session is over."""
+        was_over = session.is_over
         _hang_up(session)
-        if session.id is None:
+        if session.id is None or was_over:
             return
         head = self._link.delete_head + session.head + b"\r\n"
         try:
@@ -316,7 +302,7 @@ class LegacyHttp:
             await self._set_level(session, rank)
         head, body, request_id = self._write(session, call)
         reception = self.reception(request_id, session, call)
-        session.in_flight += 1
+        session.calls[request_id] = call
         try:
             came: Response | RequestFailed
             try:
@@ -329,7 +315,7 @@ class LegacyHttp:
                 self.cancel(session, reception.id)
             raise
         finally:
-            session.in_flight -= 1
+            session.calls.pop(request_id, None)
 
     async def conclude(
         self, session: LegacySession, call: Call, reception: Reception, came: Response | RequestFailed
@@ -339,12 +325,12 @@ class LegacyHttp:
         if not isinstance(came, Response):
             if not reception.last_event_id:
                 raise failed_request(name, came) from came
-            came = await self._resume(session, reception)
+            came = await self._resume(session, call, reception)
         elif reception.reply is None and came.status == 200:
             if is_event_stream(came):
                 if not reception.last_event_id:
                     raise ServerMisbehaved(name, "it ended the event stream without an answer; see its log")
-                came = await self._resume(session, reception)
+                came = await self._resume(session, call, reception)
             elif is_json(came):
                 reception.take(came.body)
         call.first_byte_at = came.first_byte_at
@@ -357,14 +343,18 @@ class LegacyHttp:
         """What becomes of a flight whose answer is not ordinary."""
         if isinstance(came, ConnectionLost) and came.unprocessed:
             return await self.call(call)
+        session.calls[reception.id] = call
         try:
             return await self.conclude(session, call, reception, came)
         except _SessionLost:
-            return await self._carry_anew(session, call)
+            self.lose(session)
+            return await self.call(call)
         except asyncio.CancelledError:
             if reception.reply is None:
                 self.cancel(session, reception.id)
             raise
+        finally:
+            session.calls.pop(reception.id, None)
 
     def _write(self, session: LegacySession, call: Call) -> tuple[bytes, bytes, bytes]:
         """Head, body and id of the request."""
@@ -376,13 +366,15 @@ class LegacyHttp:
         return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, request_id
 
     def _params(self, call: Call, request_id: bytes) -> dict[str, Raw]:
-        meta = call.meta
+        meta, params = call.meta, call.params
+        if REQUEST_STATE in params or INPUT_RESPONSES in params:  # words of the other era
+            params = {key: value for key, value in params.items() if key not in {REQUEST_STATE, INPUT_RESPONSES}}
         if not meta:
-            return call.params
+            return params
         rest = {key: value for key, value in meta.items() if key != LOG_LEVEL}
         if PROGRESS_TOKEN in rest:
             rest[PROGRESS_TOKEN] = Raw(request_id)
-        return call.params | {"_meta": Raw(_encode(rest))} if rest else call.params
+        return params | {"_meta": Raw(_encode(rest))} if rest else params
 
     def _refused(self, session: LegacySession, response: Response, request_id: bytes) -> Failure:
         name = self._link.name
@@ -398,12 +390,15 @@ class LegacyHttp:
                 return Failure(reply.error.code, reply.error.message, reply.error.data, Era.LEGACY)
         raise refusal(name, self._link.url, response)
 
-    async def _resume(self, session: LegacySession, reception: Reception) -> Response:
+    async def _resume(self, session: LegacySession, call: Call, reception: Reception) -> Response:
         """Take up a call's stream again, until its answer is there."""
         name, tries = self._link.name, 0
         while tries < self._settings.resume_tries:
             asked = _DEFAULT_RETRY_SECONDS if reception.retry_ms is None else reception.retry_ms / 1000
-            await self._clock.sleep(min(asked, self._settings.max_retry_seconds))
+            pause = min(asked, self._settings.max_retry_seconds)
+            if call.poll is not None and reception.retry_ms is not None:
+                call.poll(int(pause * 1000))
+            await self._clock.sleep(pause)
             self._counts.resumed_streams += 1
             seen = reception.seen
             head = b"%b%blast-event-id: %b\r\n\r\n" % (self._link.get_head, session.head, reception.last_event_id)
@@ -474,11 +469,18 @@ class LegacyHttp:
         return b"%d" % self._last_id
 
 
+def _ignore(_method: str, _params: dict[str, Raw]) -> None:
+    """Nobody hears it."""
+
+
 def _until_any(_: object) -> bool:
     return True
 
 
 def _hang_up(session: LegacySession) -> None:
+    session.is_over = True
+    if session.listening is not None:
+        session.listening.cancel()
     if session.questions is not None:
         session.questions.close()
     if session.on_lost is not None:

@@ -25,6 +25,9 @@ class Legacy(Protocol):
     ) -> Answer:
         """What becomes of a flight whose answer is not ordinary."""
 
+    def give_back(self, session: LegacySession) -> None:
+        """Others may use it."""
+
     def cancel(self, session: LegacySession, request_id: bytes) -> None:
         """Tell the server that a call's answer is not wanted any more."""
 
@@ -54,6 +57,8 @@ class SessionSide:
         """See `Side`."""
         self._legacy.cancel(self._session, request_id)
 
-    def landed(self) -> None:
+    def landed(self, request_id: bytes) -> None:
         """See `Side`."""
-        self._session.in_flight -= 1
+        self._session.calls.pop(request_id, None)
+        if self._session.is_exclusive:
+            self._legacy.give_back(self._session)

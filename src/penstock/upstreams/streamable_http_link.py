@@ -7,15 +7,24 @@ Invariant: a request is written a second time only if the first cannot have reac
 
 import ipaddress
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from time import monotonic
 from typing import Final
 
 from penstock import __version__
 from penstock.clock import Clock
-from penstock.errors import ConfigError, ServerUnavailable
-from penstock.http.client import ClientConnection, ConnectionLost, OnEvent, RequestFailed, Response, connect, parse_url
+from penstock.errors import ConfigError, ServerBusy, ServerUnavailable
+from penstock.http.client import (
+    ClientConnection,
+    ConnectionLost,
+    OnEvent,
+    RequestFailed,
+    Response,
+    connect,
+    connect_unix,
+    parse_url,
+)
 from penstock.upstreams.interface import Call
 from penstock.upstreams.pool import Pool
 from penstock.upstreams.streamable_http_refusals import failed_request
@@ -44,7 +53,21 @@ _OWN_HEADERS: Final = frozenset(
 class HttpLink:
     """The way to one server."""
 
-    __slots__ = ("_limits", "_tls", "delete_head", "get_head", "name", "origin", "pool", "post_head", "resent", "url")
+    __slots__ = (
+        "_limits",
+        "_max_streams",
+        "_tls",
+        "_unix_path",
+        "delete_head",
+        "get_head",
+        "name",
+        "origin",
+        "pool",
+        "post_head",
+        "resent",
+        "streams",
+        "url",
+    )
 
     def __init__(self, name: str, settings: StreamableHttpSettings, tls: ssl.SSLContext | None, clock: Clock) -> None:
         """`tls`: the context of the server's trust domain; needed for https.
@@ -60,6 +83,7 @@ class HttpLink:
         except ValueError as error:
             raise ConfigError(str(error), key=f"servers.{name}.url") from error
         self._tls, self._limits = tls, settings.limits
+        self._unix_path: Final = settings.unix_path
         encoding = b"identity" if _is_loopback(self.origin.host) else b"gzip, deflate"
         common = b"host: %b\r\nuser-agent: penstock/%b\r\naccept-encoding: %b\r\n%b" % (
             authority,
@@ -75,6 +99,9 @@ class HttpLink:
         self.get_head: Final = b"GET %b HTTP/1.1\r\naccept: text/event-stream\r\n%b" % (target, common)
         self.delete_head: Final = b"DELETE %b HTTP/1.1\r\n%b" % (target, common)
         self.resent = 0
+        self.streams = 0
+        """Connections that are listened to."""
+        self._max_streams: Final = settings.max_streams
         self.pool: Final[Pool[ClientConnection]] = Pool(
             name,
             open=self._open,
@@ -128,9 +155,34 @@ class HttpLink:
                 else:  # its answer is had, but its stream has not ended: the connection comes back by itself
                     connection.on_settled = pool.give_back
 
+    async def listen(self, head: bytes, on_event: OnEvent, on_stream: Callable[[], object]) -> Response:
+        """Send one request over a connection of its own, for an answer that may take for ever.
+
+        Args:
+            on_stream: told when the server has begun an event stream.
+
+        Raises:
+            RequestFailed, ServerError: as for `send`; also when too many such streams are open.
+        """
+        if self.streams >= self._max_streams:
+            raise ServerBusy(self.name, f"{self.streams} streams of it are listened to, the most that may")
+        self.streams += 1
+        connection: ClientConnection | None = None
+        try:
+            connection = await self._open()
+            connection.on_keep_alive, connection.on_stream = None, on_stream
+            return await connection.request(head, b"", on_event)
+        finally:
+            self.streams -= 1
+            if connection is not None:
+                connection.close()
+
     async def _open(self) -> ClientConnection:
         try:
-            connection = await connect(self.origin, limits=self._limits, tls=self._tls)
+            if self._unix_path is not None:
+                connection = await connect_unix(self._unix_path, limits=self._limits)
+            else:
+                connection = await connect(self.origin, limits=self._limits, tls=self._tls)
         except RequestFailed as error:
             raise failed_request(self.name, error) from error
         except ValueError as error:

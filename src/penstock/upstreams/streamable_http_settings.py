@@ -3,6 +3,7 @@
 Knows: defaults. Does not know: how they are written in a file.
 """
 
+from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -20,6 +21,8 @@ class StreamableHttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One server; all times in seconds. `repr` shows no header: they may hold secrets."""
 
     url: str
+    unix_path: Path | None = None
+    """Where the server listens instead of at the URL's host: another worker."""
     headers: tuple[tuple[str, str], ...] = ()
     """Sent with every request."""
     protocol: str = "auto"
@@ -37,6 +40,13 @@ class StreamableHttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Sessions at the server that belong to one legacy client session each; beyond it the longest unused one is ended."""
     session_idle_seconds: float = 900.0
     """After this long without a call such a session is ended."""
+    exclusive_sessions: PoolSettings = PoolSettings(max_size=256, idle_seconds=60.0, lifetime_seconds=3600.0)
+    """Sessions for callers that can be asked and have none of their own; one call at a time in each, and a pool of them for
+    each principal and each set of capabilities."""
+    max_streams: int = 2048
+    """Sessions whose stream beside the calls is listened to; those beyond it do without."""
+    stream_seconds: float = 2.0
+    """How long the first call of a session waits for that stream to be open."""
     close_seconds: float = 2.0
     """For ending sessions when the server is removed or we shut down."""
     background_seconds: float = 5.0

@@ -28,8 +28,8 @@ class Side(Protocol):
         """The caller does not wait any more; the server has not answered."""
 
     @property
-    def landed(self) -> Callable[[], None] | None:
-        """Told once for each flight that it has ended: answered, lost or cancelled; None when nobody needs to know."""
+    def landed(self) -> Callable[[bytes], None] | None:
+        """Told once for each flight, by its id, that it has ended; None when nobody needs to know."""
         ...
 
 

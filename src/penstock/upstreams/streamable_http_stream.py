@@ -6,6 +6,7 @@ Invariant: a message is handed on once; after a break the server is asked for wh
 Source: 2025-11-25 basic/transports, "Listening for Messages from the Server", "Resumability and Redelivery".
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -27,7 +28,18 @@ LONGEST_RETRY_SECONDS: Final = 60.0
 class SessionStream:
     """One session's stream."""
 
-    __slots__ = ("_clock", "_last_event_id", "_link", "_retry_ms", "_session", "_settings", "_take", "gaps", "seen")
+    __slots__ = (
+        "_clock",
+        "_last_event_id",
+        "_link",
+        "_retry_ms",
+        "_session",
+        "_settings",
+        "_take",
+        "gaps",
+        "is_open",
+        "seen",
+    )
 
     def __init__(
         self,
@@ -42,6 +54,8 @@ class SessionStream:
         self._link, self._session, self._take, self._settings, self._clock = link, session, take, settings, clock
         self._last_event_id = b""
         self._retry_ms: int | None = None
+        self.is_open = asyncio.Event()
+        """The server has answered with a stream, once at least."""
         self.seen = 0
         """Messages so far."""
         self.gaps = 0
@@ -58,7 +72,7 @@ class SessionStream:
             resumes = b"" if not self._last_event_id else b"last-event-id: %b\r\n" % self._last_event_id
             head = b"%b%b%b\r\n" % (self._link.get_head, self._session.head, resumes)
             try:
-                response = await self._link.send(head, b"", self._on_event)
+                response = await self._link.listen(head, self._on_event, self.is_open.set)
             except (RequestFailed, ServerError):
                 failures = 0 if self.seen > seen else failures + 1
                 if failures > self._settings.resume_tries:

@@ -182,12 +182,19 @@ async function within(promise, ms = OPERATION_MS) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
+/** A transport to a target: over HTTP, or to a process whose input and output are spoken to. */
+export function transportTo(target, Http, Stdio) {
+  if (!target.command) return new Http(new URL(target.url));
+  const [command, ...args] = target.command;
+  return new Stdio({ command, args, env: target.env });
+}
+
 async function runTarget(open, mode, target) {
   const ears = new Ears();
   const since = Date.now();
   let client;
   try {
-    client = await within(open(target.url, mode, ears));
+    client = await within(open(target, mode, ears));
   } catch (error) {
     for (const job of target.operations) say(target.name, job, error, '', since);
     return;
@@ -204,7 +211,7 @@ async function runTarget(open, mode, target) {
   await within(client.close()).catch((error) => say(target.name, { op: 'close' }, error, '', since));
 }
 
-/** Does the jobs that come on standard input; `open(url, mode, ears)` gives a connected client. */
+/** Does the jobs that come on standard input; `open(target, mode, ears)` gives a connected client. */
 export async function main(open) {
   let mode;
   for await (const line of createInterface({ input: process.stdin })) {

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 from mcp import ClientSession, types
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
 
@@ -101,12 +102,16 @@ def callbacks(ears: Ears) -> dict[str, Any]:
     }
 
 
+def _transport(target: dict[str, Any]) -> Any:
+    if "command" not in target:
+        return streamable_http_client(target["url"])
+    program, *arguments = target["command"]
+    return stdio_client(StdioServerParameters(command=program, args=arguments, env=target.get("env")))
+
+
 @asynccontextmanager
 async def open_session(target: dict[str, Any], mode: str, ears: Ears) -> AsyncIterator[Session]:
-    async with (
-        streamable_http_client(target["url"]) as (read, write, _),
-        ClientSession(read, write, **callbacks(ears)) as session,
-    ):
+    async with _transport(target) as (read, write, *_), ClientSession(read, write, **callbacks(ears)) as session:
         await session.initialize()
         yield Session(session)
 

@@ -1,7 +1,8 @@
 // The client of the TypeScript SDK 1.x, which knows legacy revisions alone.
-import { CAPABILITIES, CHANGED_TOOLS, LOGGED, UPDATED, load, main } from './driver.mjs';
+import { CAPABILITIES, CHANGED_TOOLS, LOGGED, UPDATED, load, main, transportTo } from './driver.mjs';
 
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
+const { StdioClientTransport } = load('@modelcontextprotocol/sdk/client/stdio.js');
 const { StreamableHTTPClientTransport } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
 const types = load('@modelcontextprotocol/sdk/types.js');
 
@@ -32,9 +33,9 @@ class PeerClient extends Client {
   }
 }
 
-await main(async (url, mode, ears) => {
+await main(async (target, mode, ears) => {
   const client = new PeerClient({ name: 'typescript-1', version: '1.0.0' }, { capabilities: CAPABILITIES });
   client.listenWith(ears);
-  await client.connect(new StreamableHTTPClientTransport(new URL(url)));
+  await client.connect(transportTo(target, StreamableHTTPClientTransport, StdioClientTransport));
   return client;
 });

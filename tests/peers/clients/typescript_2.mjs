@@ -1,7 +1,8 @@
 // The TypeScript client 2.x; mode `auto` probes for 2026-07-28, mode `legacy` does not.
-import { CAPABILITIES, CHANGED_TOOLS, LOGGED, UPDATED, load, main } from './driver.mjs';
+import { CAPABILITIES, CHANGED_TOOLS, LOGGED, UPDATED, load, main, transportTo } from './driver.mjs';
 
 const { Client, LOG_LEVEL_META_KEY, StreamableHTTPClientTransport } = load('@modelcontextprotocol/client');
+const { StdioClientTransport } = load('@modelcontextprotocol/client/stdio');
 
 class PeerClient extends Client {
   callTool(name, args, options) {
@@ -37,10 +38,10 @@ class PeerClient extends Client {
   }
 }
 
-await main(async (url, mode, ears) => {
+await main(async (target, mode, ears) => {
   const options = { versionNegotiation: { mode }, capabilities: CAPABILITIES };
   const client = new PeerClient({ name: 'typescript-2', version: '1.0.0' }, options);
   client.listenWith(ears);
-  await client.connect(new StreamableHTTPClientTransport(new URL(url)));
+  await client.connect(transportTo(target, StreamableHTTPClientTransport, StdioClientTransport));
   return client;
 });

@@ -1,5 +1,6 @@
 """`penstock serve`: what it says, where it is found, what it refuses."""
 
+import json
 import re
 import signal
 import subprocess
@@ -59,7 +60,7 @@ def test_a_newcomer_reads_url_servers_first_call_and_snippets_in_this_order(
         f"    claude mcp add --transport http penstock {running.url}\n",
         '    {"mcpServers": {"penstock": {"url": ',
         '    code --add-mcp \'{"name": "penstock"',
-        '    {"mcpServers": {"penstock": {"command": "npx"',
+        'penstock", "args": ["stdio"]}}}\n',
         "  penstock add time -- uvx mcp-server-time\n",
         f"Admin: {running.admin}   Configuration: ~/.config/penstock/penstock.toml",
     ]
@@ -138,6 +139,21 @@ def test_addresses_that_mean_every_interface_are_shown_as_loopback() -> None:
     assert reachable("http://[::]:8080/mcp") == "http://[::1]:8080/mcp"
     assert reachable("https://gate.example:8080/mcp") == "https://gate.example:8080/mcp"
     assert len(snippets("http://x/mcp")) == 9
+
+
+def test_the_snippet_for_stdio_clients_names_program_and_configuration_in_full(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "scripts").mkdir()
+    (place / "scripts/penstock").touch()
+    monkeypatch.setenv("PENSTOCK_COMMAND", "scripts/penstock")
+    said = json.loads(snippets("http://x/mcp", Path("penstock.toml"))[-1])["mcpServers"]["penstock"]
+    assert said == {
+        "command": str(place / "scripts/penstock"),
+        "args": ["stdio", "--config", str(place / "penstock.toml")],
+    }
+    monkeypatch.delenv("PENSTOCK_COMMAND")
+    assert json.loads(snippets("http://x/mcp")[-1])["mcpServers"]["penstock"]["command"].endswith("penstock")
 
 
 def test_state_stays_private(serving: Serving, place: Path) -> None:

@@ -139,7 +139,7 @@ class Running:
         """An answer as a dict, with its HTTP status under `status` and notifications under `notifications`."""
         events, self.events = self.events, []
         if response.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-            messages = [msgspec.json.decode(event.data) for event in events]
+            messages = [msgspec.json.decode(event.data) for event in events if event.data]
             answers = [message for message in messages if "id" in message]
             notes = [message for message in messages if "id" not in message]
             return {"status": response.status, "notifications": notes, **(answers[0] if answers else {})}

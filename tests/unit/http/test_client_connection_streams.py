@@ -1,6 +1,7 @@
 """One connection and an event stream: what resumes the awaiter, and when the connection is free again."""
 
 import asyncio
+from collections.abc import Callable
 from typing import ClassVar
 
 import pytest
@@ -203,3 +204,38 @@ async def test_a_known_head_does_not_let_a_body_over_the_limit_through() -> None
     assert (await feed(transport, transport.protocol.request(GET), [chunked + b"2\r\n{}\r\n0\r\n\r\n"])).body == b"{}"
     with pytest.raises(ResponseTooLarge):
         await feed(transport, transport.protocol.request(GET), [chunked + b'a\r\n{"a":1234}\r\n0\r\n\r\n'])
+
+
+async def test_an_answer_that_is_not_read_waits_at_the_server_until_reading_goes_on() -> None:
+    event = b"data: %b\n\n" % (b"x" * 65_536)
+    peers: list[Peer] = []
+
+    async def floods(peer: Peer) -> None:
+        await peer.read_request()
+        peers.append(peer)
+        await peer.send(SSE, *[b"%x\r\n%b\r\n" % (len(event), event)] * 400, END)
+
+    events = 0
+
+    def count(_event: Event) -> bool:
+        nonlocal events
+        events += 1
+        return False
+
+    async def turns_until(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+                await asyncio.sleep(0)
+
+    async with connected(floods) as connection:
+        asking = asyncio.create_task(connection.request(GET, b"", count))
+        await turns_until(lambda: events > 0)
+        connection.pause_reading()
+        seen = events
+        await turns_until(lambda: peers[0].writer.transport.get_write_buffer_size() > len(event))  # the kernel is full
+        assert events == seen < 400
+        connection.resume_reading()
+        assert (await asyncio.wait_for(asking, 10)).status == 200
+        assert events == 400
+    connection.pause_reading()  # of what is closed: nothing happens
+    connection.resume_reading()

@@ -4,9 +4,11 @@ import socket
 
 import pytest
 
+from penstock.clock import FakeClock
 from penstock.errors import ListenError
+from penstock.http.client import Origin, connect_over
 from penstock.http.connection import ServerConnection
-from penstock.http.limits import ServerLimits
+from penstock.http.limits import ClientLimits, ServerLimits
 from penstock.http.server import REFUSED_CONNECTIONS, Exchange, HttpServer
 from tests.unit.http.server_lane import GET, echo, hold, post, serving
 
@@ -275,3 +277,24 @@ async def test_it_shows_its_state() -> None:
         assert repr(lane.server) == f"<HttpServer 127.0.0.1:{port} listening [0 connections | 0 calls]>"
         lane.server.close()
         assert repr(lane.server) == f"<HttpServer 127.0.0.1:{port} closed [0 connections | 0 calls]>"
+
+
+async def test_a_private_server_has_no_address_and_serves_who_joins_it_here() -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.respond(200, exchange.request.body)
+
+    server = HttpServer.start_private(answer, limits=ServerLimits(), clock=FakeClock())
+    assert server.addresses == []
+    origin, clients = Origin("http", "localhost", 80), []
+    for size in (1, 3_000_000):  # the second in many pieces, both ways
+        clients.append(await connect_over(await server.join(), origin, limits=ClientLimits()))
+        head = b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % size
+        response = await asyncio.wait_for(clients[-1].request(head, b"x" * size), 5)
+        assert (response.status, len(response.body)) == (200, size)
+    assert server.connections == 2
+    drained = asyncio.create_task(server.drain(5))
+    assert await asyncio.wait_for(drained, 5) is True
+    await asyncio.sleep(0)
+    assert server.connections == 0
+    for client in clients:
+        client.close()

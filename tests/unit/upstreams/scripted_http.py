@@ -138,6 +138,11 @@ async def serving(script: Script, **settings: Any) -> AsyncIterator[tuple[Script
         await scripted.stop()
 
 
+def is_listening(asked: Asked) -> bool:
+    """Whether a session's own stream is to be opened, not one of a call resumed."""
+    return asked.method == "GET" and "last-event-id" not in asked.headers
+
+
 def http(status: int, body: bytes = b"", content_type: str = "application/json", headers: str = "") -> bytes:
     """A whole HTTP answer."""
     kind = f"content-type: {content_type}\r\n" if body else ""

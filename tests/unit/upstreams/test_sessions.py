@@ -3,11 +3,14 @@ from typing import Any
 import msgspec
 
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller, Description
+from penstock.upstreams.interface import Call, Caller, Description
 from penstock.upstreams.sessions import STATELESS, Key, LegacySession, SessionBook
 
 NOTHING: Any = msgspec.Raw(b"{}")
 DESCRIPTION = Description(eras=(Era.LEGACY,), versions=("2025-11-25",), server_info=NOTHING, capabilities=NOTHING)
+
+
+CALL = Call("tools/call", {}, Caller(Era.MODERN, "2026-07-28", None))
 
 
 def session(key: Key, session_id: bytes | None = b"id") -> LegacySession:
@@ -47,10 +50,10 @@ def test_the_longest_unused_makes_room_but_not_one_with_a_call_in_flight() -> No
     first, second, third, fourth = (session(("own", name)) for name in "abcd")
     assert sessions.add(first, 0) == []
     assert sessions.add(second, 1) == []
-    first.in_flight = 1
+    first.calls[b"1"] = CALL
     assert sessions.add(third, 2) == [second]
     assert sessions.find(("own", "b"), 3) is None
-    third.in_flight = 1
+    third.calls[b"1"] = CALL
     assert sessions.add(fourth, 3) == [first]
     assert len(sessions) == 2
     assert repr(sessions) == "<SessionBook [2 own 0 shared]>"
@@ -62,10 +65,10 @@ def test_use_keeps_a_session_and_idleness_ends_it() -> None:
     for one in (first, second, third):
         sessions.add(one, 0)
     sessions.find(first.key, 30)
-    third.in_flight = 1
+    third.calls[b"1"] = CALL
     assert sessions.take_idle(59) == []
     assert sessions.take_idle(60) == [second]
-    third.in_flight = 0
+    third.calls.clear()
     assert sessions.take_idle(90) == [third, first]
 
 

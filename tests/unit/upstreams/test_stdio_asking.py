@@ -10,7 +10,7 @@ from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call, Caller
 from penstock.upstreams.questions import Question
 from penstock.upstreams.stdio import StdioUpstream
-from tests.unit.upstreams.stdio_kit import Waiting, ask, shown, stdio_server, text_of, tool_call, until
+from tests.unit.upstreams.stdio_kit import Raw, Waiting, ask, shown, stdio_server, text_of, tool_call, until
 
 FORM = {"method": "elicitation/create", "params": {"message": "who?", "_meta": {"progressToken": 5, "k": 1}}}
 
@@ -189,3 +189,11 @@ async def test_a_call_that_is_given_up_while_it_waits_for_its_client_leaves_noth
         slow.asked[0].answer(b"{}")
         assert await ask(upstream, "echo") == "{}"
         assert upstream.state()["in_flight"] == 0
+
+
+async def test_a_legacy_server_sees_nothing_of_a_modern_clients_retry() -> None:
+    async with stdio_server("legacy") as upstream:
+        call = tool_call("show")
+        call.params |= {"requestState": Raw(b'"x"'), "inputResponses": Raw(b"{}")}
+        params = json.loads(text_of(await upstream.call(call)))["params"]
+        assert params.keys() == {"name", "arguments"}

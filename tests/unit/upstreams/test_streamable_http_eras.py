@@ -125,7 +125,7 @@ async def test_what_was_remembered_is_not_asked_again() -> None:
         assert upstream.eras.export() == remembered
 
 
-@pytest.mark.parametrize(("protocol", "rpcs"), [("2026-07-28", 1), ("2025-06-18", 3)])
+@pytest.mark.parametrize(("protocol", "rpcs"), [("2026-07-28", 1), ("2025-06-18", 4)])
 async def test_a_pinned_revision_is_not_probed(protocol: str, rpcs: int) -> None:
     async with serving(Switchable(Era.MODERN, Era.LEGACY), protocol=protocol) as (server, upstream):
         await upstream.call(call_of(LEGACY))

@@ -20,6 +20,7 @@ from tests.unit.upstreams.scripted_http import (
     error,
     http,
     initialized,
+    is_listening,
     rpc,
     serving,
     stream,
@@ -42,6 +43,8 @@ def legacy(script: Script, session: str | None = "s", **capabilities: Any) -> Sc
             return http(202)
         if asked.method == "DELETE":
             return http(200)
+        if is_listening(asked):
+            return http(405)
         return await script(asked, line)
 
     return answer
@@ -62,7 +65,7 @@ async def test_initialize_is_paid_once_and_every_later_request_names_session_and
             assert isinstance(answer, Result)
             assert answer.era is Era.LEGACY
         rpcs = [asked.rpc for asked in server.asked]
-        assert rpcs == ["server/discover", "initialize", "notifications/initialized"] + ["tools/call"] * 3
+        assert rpcs == ["server/discover", "initialize", "notifications/initialized", "GET"] + ["tools/call"] * 3
         assert "mcp-session-id" not in server.asked[1].headers
         for asked in server.asked[2:]:
             assert asked.headers["mcp-session-id"] == "s-1"
@@ -201,7 +204,7 @@ async def test_cancelling_tells_the_server_and_leaves_the_stream_to_end_by_itsel
         async with asyncio.timeout(2):
             while upstream.state()["connections"]["busy"]:  # noqa: ASYNC110 - the connection tells the pool, not us
                 await asyncio.sleep(0)
-        assert server.connections == 2
+        assert server.connections == 3, "one more was to listen on"
         assert upstream.state()["connections"]["idle"] == 2
         assert upstream.state()["connections"]["closed"] == 0
 
@@ -313,7 +316,7 @@ async def test_a_stream_that_brings_nothing_is_not_resumed_for_ever() -> None:
         await advance_until_done(clock, task)
         with pytest.raises(ServerUnavailable, match="3 reconnections brought nothing"):
             await task
-        assert len(server.all("GET")) == 3
+        assert len([asked for asked in server.all("GET") if not is_listening(asked)]) == 3
 
 
 async def test_a_server_that_refuses_to_resume_is_named() -> None:
@@ -448,7 +451,7 @@ async def test_a_reconnection_that_fails_is_tried_again() -> None:
         if asked.method == "POST":
             call_id.append(asked.id)
             return HEAD + EVENT_ONE + b"0\r\n\r\n"
-        if len(server.all("GET")) < 3:
+        if len(server.all("GET")) < 4:
             line.close()
             return None
         return stream(rpc(id=call_id[0], result={}))

@@ -17,24 +17,28 @@ from msgspec import UNSET
 from penstock.errors import ServerError, forget_frames
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.waiting import Waiting, wait
+from penstock.gateway.replay import EventSink, KeptStream
 from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
 from penstock.http.messages import LARGE_BYTES, Body, joined
-from penstock.http.server import EventStream, Exchange
+from penstock.http.server import Exchange
 from penstock.protocol.envelopes import encode_large_result, encode_notification, encode_result
 from penstock.protocol.errors import URL_ELICITATION_REQUIRED
 from penstock.protocol.event_stream import encode_event
 from penstock.protocol.input_required import INPUT_REQUIRED, asks_for_input
 from penstock.protocol.messages import Fault
-from penstock.protocol.meta import PROGRESS_TOKEN
+from penstock.protocol.meta import LOG_LEVEL, PROGRESS_TOKEN
 from penstock.protocol.results import classify
 from penstock.protocol.versions import Era
 from penstock.telemetry.server_timing import server_timing
 from penstock.upstreams.interface import Answer, Call, Caller, Cancellable, Failure, Result
+from penstock.upstreams.log_levels import is_at_least
 from penstock.upstreams.questions import Question
 
 _log = logging.getLogger(__name__)
 _PROGRESS: Final = "notifications/progress"
+_MESSAGE: Final = "notifications/message"
+_OF_NOTIFICATIONS: Final = frozenset({PROGRESS_TOKEN, LOG_LEVEL})
 Outcome = Answer | ServerError | None
 """None: cancelled."""
 
@@ -69,6 +73,10 @@ class AnswerForm(Protocol):
         """HTTP status and body of Penstock's own."""
         ...
 
+    def open_stream(self, exchange: Exchange, session: ClientSession | None) -> EventSink:
+        """Answer with an event stream, which may outlive its connection."""
+        ...
+
     def dialogue(self, running: "RunningCall", session: ClientSession | None) -> Dialogue:
         """How clients of this form are asked something."""
         ...
@@ -84,12 +92,12 @@ class RunningCall:
     __slots__ = (
         "_call",
         "_dialogue",
+        "_earlier_seconds",
         "_exchange",
         "_facts",
         "_form",
-        "_is_resumed",
-        "_progress_token",
         "_request_id",
+        "_retry_meta",
         "_route",
         "_session",
         "_stream",
@@ -111,13 +119,14 @@ class RunningCall:
         self._route: Final = route
         self._form: Final = form
         self._session: Final = session
-        self._stream: EventStream | None = None
+        self._stream: EventSink | None = None
         self._call: Call | None = None
         """None before and after."""
         self._dialogue: Dialogue | None = None
-        self._is_resumed = False
-        self._progress_token: msgspec.Raw | None = None
-        """Of the request that resumed the call."""
+        self._earlier_seconds = 0.0
+        """How long the client waited, and was waited for, before the call was last sent again."""
+        self._retry_meta: dict[str, msgspec.Raw] | None = None
+        """Which notifications the request wants that resumed the call; None while none has."""
 
     def __repr__(self) -> str:
         state = " parked" if self._exchange is None else " streaming" if self._stream is not None else ""
@@ -170,6 +179,7 @@ class RunningCall:
             task = Waiting(exchange.spawn(wait(route.handle, call, self)))
         call.task = task
         if self._session is not None:
+            call.poll = self.poll
             self._session.in_flight[task] = self._request_id
         return task
 
@@ -178,11 +188,11 @@ class RunningCall:
 
         A client that does not take event streams gets none, nor does one that is not there.
         """
-        if self._is_resumed and method == _PROGRESS:
-            token = self._progress_token
-            if token is None:
+        if self._retry_meta is not None:
+            wanted = _for_retry(self._retry_meta, method, params)
+            if wanted is None:
                 return
-            params = params | {PROGRESS_TOKEN: token}
+            params = wanted
         self.say(encode_event(encode_notification(method, params)), droppable=method == _PROGRESS)
 
     def say(self, event: bytes, *, droppable: bool = False) -> bool:
@@ -192,9 +202,17 @@ class RunningCall:
             exchange = self._exchange
             if exchange is None or not self._facts.takes_stream or exchange.is_answered or exchange.is_disconnected:
                 return False
-            stream = self._stream = exchange.open_stream()
+            stream = self._stream = self._form.open_stream(exchange, self._session)
         stream.send(event, droppable=droppable)
         return stream.is_open
+
+    def poll(self, retry_ms: int) -> None:
+        """The server has ended its connection, and gives the rest later: so do we, if the client can come back for it."""
+        stream, exchange = self._stream, self._exchange
+        if stream is None and exchange is not None and self._facts.takes_stream and not exchange.is_answered:
+            stream = self._stream = self._form.open_stream(exchange, self._session)
+        if isinstance(stream, KeptStream) and stream.is_primed:
+            stream.interrupt(retry_ms)
 
     # a server that asks
 
@@ -213,16 +231,27 @@ class RunningCall:
             exchange.respond(200, body)
 
     def resume(
-        self, exchange: Exchange, request_id: bytes, facts: HeadFacts, progress_token: msgspec.Raw | None
+        self, exchange: Exchange, request_id: bytes, facts: HeadFacts, meta: dict[str, msgspec.Raw] | None
     ) -> None:
         """The client is back, with another request."""
         self._exchange, self._request_id, self._facts = exchange, request_id, facts
-        self._is_resumed, self._progress_token = True, progress_token
+        self._retry_meta = {key: value.copy() for key, value in (meta or {}).items() if key in _OF_NOTIFICATIONS}
         exchange.on_disconnect = self.cancel
 
+    def hold(self, call: Call) -> None:
+        """The call has ended, but the client goes on waiting: it is sent `again`, or `conclude`d after all."""
+        call.begin_asking(monotonic())
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.outlives_task = True
+
     def again(self, call: Call, params: dict[str, msgspec.Raw]) -> None:
-        """Send a call that has ended once more, with other parameters."""
+        """Send a call that has ended once more, with other parameters; the server has all its idle time again."""
+        self._earlier_seconds = monotonic() - call.started_at
         self.begin(call.method, params, call.caller, call.meta, call.headers)
+        sent = self._call
+        if sent is not None:
+            sent.progress_at = monotonic()
 
     def cancel(self) -> None:
         """End it, if it is under way."""
@@ -271,10 +300,15 @@ class RunningCall:
             self._end_cancelled()
         else:
             kind = self._fail(call, outcome, answered_at)
+        if self._facts.admittance.is_internal:
+            return  # the worker the client reached counts it
+        if call.asking_since:
+            call.end_asking(answered_at)
         sent_at, asked = call.sent_at, call.asked_seconds
         upstream = answered_at - sent_at - asked if sent_at else 0.0
         # upstream time runs from the request's writing to the answer; all the rest of the call's life is our overhead
-        self._route.cell.record(kind, monotonic() - call.started_at - upstream - asked, upstream)
+        ours = monotonic() - call.started_at - self._earlier_seconds
+        self._route.cell.record(kind, ours - upstream - asked, upstream)
 
     def _answer(self, call: Call, result: Result, answered_at: float) -> str:
         """Pass a result on; returns the kind of outcome."""
@@ -325,6 +359,12 @@ class RunningCall:
             watch.leave(call)
         call.task = None
 
+    def lost(self) -> None:
+        """The call's task has failed by a fault of ours, which its first exchange logs: one that resumed it must not wait."""
+        exchange = self._exchange
+        if self._retry_meta is not None and exchange is not None:
+            exchange.failed(None)
+
     def _end_cancelled(self) -> None:
         """Nobody wants the answer. A legacy client that cancelled gets a stream that carries nothing more.
 
@@ -364,6 +404,19 @@ def result_body(request_id: bytes, json: bytes | memoryview) -> Body:
     if len(json) < LARGE_BYTES:
         return encode_result(request_id, bytes(json))
     return encode_large_result(request_id, json)
+
+
+def _for_retry(
+    meta: dict[str, msgspec.Raw], method: str, params: dict[str, msgspec.Raw]
+) -> dict[str, msgspec.Raw] | None:
+    """A notification as the request wants it that took the call up; None: not at all."""
+    if method == _PROGRESS:
+        token = meta.get(PROGRESS_TOKEN)
+        return None if token is None else params | {PROGRESS_TOKEN: token}
+    if method == _MESSAGE:
+        level = meta.get(LOG_LEVEL)
+        return None if level is None or not is_at_least(params, level) else params
+    return params
 
 
 def _needs_client(outcome: Outcome) -> bool:

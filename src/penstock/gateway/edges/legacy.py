@@ -12,22 +12,24 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from penstock.errors import ServerError
-from penstock.gateway.client_questions import ClientQuestions
+from penstock.errors import PenstockError, ServerError
+from penstock.gateway.client_questions import ClientQuestions, worker_of
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import Dialogue, RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.legacy_dialogue import LegacyDialogue
-from penstock.gateway.edges.listening import Listening
+from penstock.gateway.edges.listening import FIRST_PRIMED, Listening
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name, when_listed
-from penstock.gateway.edges.refusal import refusal_body
+from penstock.gateway.edges.refusal import away, refusal_body
+from penstock.gateway.hops import Hops
 from penstock.gateway.known_call import NO_META, KnownCall
 from penstock.gateway.parking import Parking
+from penstock.gateway.replay import CALL, EventSink, Replay, worker_of_event
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
 from penstock.http.messages import Body
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import encode_error, encode_result
+from penstock.protocol.envelopes import encode_error, encode_result, read_id
 from penstock.protocol.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -35,6 +37,7 @@ from penstock.protocol.errors import (
     RESOURCE_NOT_FOUND,
     translate_error,
 )
+from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Message, Notification, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
 from penstock.protocol.methods import MethodRule, lookup
@@ -43,7 +46,12 @@ from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, ans
 from penstock.upstreams.interface import Caller, Failure, Result
 
 _EMPTY: Final = b"{}"
+_KNOWN_CALLERS: Final = 1024
 _MAX_KNOWN_NAME: Final = 512
+_FOR_ALL_WORKERS: Final = frozenset(
+    {"notifications/cancelled", "notifications/progress", "notifications/roots/list_changed"}
+)
+"""Nobody knows which worker has the call they are about."""
 _SUBSCRIBING: Final = ("resources/subscribe", "resources/unsubscribe")
 _NO_GET: Final = b'{"error":"POST messages here; GET opens the stream of a session, and needs its Mcp-Session-Id"}'
 
@@ -53,9 +61,19 @@ class LegacyForm:
 
     era: ClassVar[Era] = Era.LEGACY
 
-    def __init__(self, revision: str, parking: Parking) -> None:
+    def __init__(self, revision: str, parking: Parking, replay: Replay) -> None:
         self._revision = revision
         self._parking = parking
+        self._replay = replay
+
+    def open_stream(self, exchange: Exchange, session: ClientSession | None) -> EventSink:
+        stream = exchange.open_stream()
+        if session is None or not stream.is_open:
+            return stream
+        kept = self._replay.open(session.key, CALL, stream)
+        if self._revision >= FIRST_PRIMED:
+            kept.prime()
+        return kept
 
     def dialogue(self, running: RunningCall, session: ClientSession | None) -> Dialogue:
         if session is not None and session.questions is None:
@@ -76,17 +94,15 @@ class LegacyForm:
         return 200, refusal_body(request_id, error)
 
 
-_STATELESS: Final = {revision: Caller(Era.LEGACY, revision, None) for revision in LEGACY_VERSIONS}
-"""Callers that sent no session id: curl, and clients of servers that keep no sessions."""
-
-
 class LegacyEdge:
     """Serves legacy requests of all revisions."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._listening = Listening(context)
-        self._forms = {revision: LegacyForm(revision, context.parking) for revision in LEGACY_VERSIONS}
+        self._stateless: dict[tuple[str, str], Caller] = {}
+        """By revision and principal."""
+        self._forms = {revision: LegacyForm(revision, context.parking, context.replay) for revision in LEGACY_VERSIONS}
 
     def __repr__(self) -> str:
         return f"<LegacyEdge {self._context.sessions!r}>"
@@ -96,23 +112,67 @@ class LegacyEdge:
         if isinstance(message, Request) and message.method == "initialize":
             if self._context.is_pending(view):
                 exchange.spawn(
-                    when_listed(self._context, view.name, partial(self._initialize_listed, exchange, message))
+                    when_listed(
+                        self._context, view.name, partial(self._initialize_listed, exchange, message, facts.principal)
+                    )
                 )
             else:
-                self._initialize(exchange, view, message)
+                self._initialize(exchange, view, message, facts.principal)
             return
         found = self._session_of(exchange, view, facts)
         if found is None:
             return
         caller, session = found
+        hops = None if facts.admittance.is_internal else self._context.hops
         if isinstance(message, Request):
+            if hops is not None and session is not None and self._hops(hops, exchange, view, message, session):
+                return
             self._request(exchange, view, message, facts, caller, session)
             return
         if isinstance(message, Notification):
-            self._notification(message, session)
+            if hops is not None and message.method in _FOR_ALL_WORKERS:
+                hops.tell_others(exchange)
+            self._notification(message, view, session)
+        elif (
+            hops is not None and message.id is not None and (worker := worker_of(message.id)) not in (None, hops.index)
+        ):
+            self._hand_over(hops, exchange, hops.home_of(worker or 0), None)
+            return
         elif session is not None and session.questions is not None:
             session.questions.answered(message)  # what answers nothing that was asked is taken and dropped
         exchange.respond(202)
+
+    def _hops(self, hops: Hops, exchange: Exchange, view: View, request: Request, session: ClientSession) -> bool:
+        """Whether the session's home answers the request, as it has what that needs."""
+        home = hops.home_of(session.home)
+        if request.method == "logging/setLevel":
+            hops.tell_others(exchange)
+        if home == hops.index or not self._needs_home(view, request, session.caller):
+            return False
+        self._hand_over(hops, exchange, home, request.id)
+        return True
+
+    @staticmethod
+    def _needs_home(view: View, request: Request, caller: Caller) -> bool:
+        """Subscriptions live there, and so do sessions at servers that keep one for each client."""
+        method = request.method
+        if method in _SUBSCRIBING:
+            return True
+        rule = lookup(Era.LEGACY, method)
+        if rule is None or rule.kind not in {"routed", "completion"}:
+            return False
+        name = name_of(request.params, rule.name_field) if rule.name_field else None
+        route = view.find(method, name) if name is not None else None
+        if route is None:
+            return any(server.upstream.binds(caller) for server in view.servers)
+        return route.server.upstream.binds(caller)
+
+    def _hand_over(self, hops: Hops, exchange: Exchange, worker: int, request_id: bytes | None) -> None:
+        def fail(error: PenstockError) -> None:
+            status, body = away(request_id, error)
+            exchange.respond(200 if request_id is not None else status, body)
+
+        hops.hand_over(exchange, worker, fail)
 
     def open_stream(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
         """GET: the stream on which a session hears what belongs to no call."""
@@ -122,8 +182,19 @@ class LegacyEdge:
             exchange.respond(406, _transport_error(INVALID_REQUEST, "Not Acceptable: GET opens a text/event-stream"))
         else:
             found = self._session_of(exchange, view, facts)
-            if found is not None and found[1] is not None:
-                self._listening.open_stream(exchange, view, found[1])
+            session = found[1] if found is not None else None
+            hops = None if facts.admittance.is_internal else self._context.hops
+            if session is None:
+                return
+            last = exchange.request.headers.get(b"last-event-id")
+            worker = worker_of_event(last) if last is not None else None
+            there = hops.home_of(session.home if worker is None else worker) if hops is not None else 0
+            if hops is not None and there != hops.index:
+                self._hand_over(hops, exchange, there, None)
+            elif last is not None and worker is not None:
+                self._listening.resume(exchange, view, session, last)
+            else:
+                self._listening.open_stream(exchange, view, session)
 
     def is_refused(self, exchange: Exchange, view: View, facts: HeadFacts) -> bool:
         """Whether the request's session or version is none of ours; then that has been answered."""
@@ -140,6 +211,8 @@ class LegacyEdge:
         if found is None or found[1] is None:
             return
         session = found[1]
+        if self._context.hops is not None and not facts.admittance.is_internal:
+            self._context.hops.tell_others(exchange)
         self._context.sessions.end(session)
         for server in view.servers:
             self._context.in_background(server.upstream.close_session(session.key))
@@ -157,14 +230,23 @@ class LegacyEdge:
             return None
         token = facts.session
         if token is None:
-            return _STATELESS[revision], None
-        session = self._context.sessions.find(view.name, token)
+            return self._stateless_caller(revision, facts.principal), None
+        session = self._context.sessions.find(view.name, token, facts.principal)
         if session is None:
             exchange.respond(404, _transport_error(INVALID_REQUEST, "Session not found: initialize again"))
             return None
         return session.caller, session
 
-    def _initialize(self, exchange: Exchange, view: View, request: Request) -> None:
+    def _stateless_caller(self, revision: str, principal: str) -> Caller:
+        """Who sent no session id: curl, and clients of servers that keep no sessions."""
+        caller = self._stateless.get((revision, principal))
+        if caller is None:
+            if len(self._stateless) >= _KNOWN_CALLERS:
+                del self._stateless[next(iter(self._stateless))]
+            caller = self._stateless[revision, principal] = Caller(Era.LEGACY, revision, None, principal=principal)
+        return caller
+
+    def _initialize(self, exchange: Exchange, view: View, request: Request, principal: str) -> None:
         asked = _InitializeParams.read(request)
         if asked is None:
             message = (
@@ -173,15 +255,22 @@ class LegacyEdge:
             exchange.respond(200, encode_error(request.id, INVALID_PARAMS, message, null_id=False))
             return
         revision = answer_to_initialize(asked.protocolVersion)
-        token = self._context.sessions.open(view.name, revision, bytes(asked.capabilities), bytes(asked.clientInfo))
+        token = self._context.sessions.open(
+            view.name,
+            revision,
+            bytes(asked.capabilities),
+            bytes(asked.clientInfo),
+            worker=self._context.worker,
+            principal=principal,
+        )
         result = _initialize_result(view, revision)
         exchange.respond(200, encode_result(request.id, result), headers=b"mcp-session-id: %b\r\n" % token.encode())
 
-    def _initialize_listed(self, exchange: Exchange, request: Request, view: View | None) -> None:
+    def _initialize_listed(self, exchange: Exchange, request: Request, principal: str, view: View | None) -> None:
         if view is None:
             exchange.respond(404, _transport_error(METHOD_NOT_FOUND, "this view has just been removed"))
         else:
-            self._initialize(exchange, view, request)
+            self._initialize(exchange, view, request, principal)
 
     def _request(
         self,
@@ -193,6 +282,11 @@ class LegacyEdge:
         session: ClientSession | None,
     ) -> None:
         method, params = request.method, request.params
+        if (
+            REQUEST_STATE in params or INPUT_RESPONSES in params
+        ):  # words of the other era, which reach no server unsealed
+            params.pop(REQUEST_STATE, None)
+            params.pop(INPUT_RESPONSES, None)
         known = view.known.get(facts)
         if known is not None and known.meta is NO_META and known.method == method and "_meta" not in params:
             field = known.name_field
@@ -217,16 +311,19 @@ class LegacyEdge:
         else:
             self._start_call(exchange, view, request, facts, rule, caller, session)
 
-    def _notification(self, notification: Notification, session: ClientSession | None) -> None:
+    def _notification(self, notification: Notification, view: View, session: ClientSession | None) -> None:
         if session is None:
             return  # without a session nobody can tell whose id it is
         params = notification.params
         if notification.method == "notifications/cancelled":
-            request_id = params.get("requestId")
-            if request_id is not None:
-                session.cancel(bytes(request_id))
+            request_id = read_id(bytes(params.get("requestId", b"")))
+            if isinstance(request_id, bytes):
+                session.cancel(request_id)
         elif notification.method == "notifications/progress" and session.questions is not None:
             session.questions.progressed(params)
+        elif notification.method == "notifications/roots/list_changed":
+            for server in view.servers:
+                server.upstream.roots_changed(session.caller)
 
     def _set_level(self, exchange: Exchange, request: Request, session: ClientSession | None) -> None:
         level = name_of(request.params, "level")

@@ -19,9 +19,9 @@ from typing import Final
 import msgspec
 
 from penstock.errors import ServerMisbehaved
-from penstock.gateway.client_questions import UNREACHABLE, Asked
+from penstock.gateway.client_questions import TOO_MANY, UNREACHABLE, Asked
 from penstock.gateway.edges.calling import Outcome, RunningCall
-from penstock.gateway.edges.modern_dialogue import not_declared
+from penstock.gateway.edges.refused_questions import not_declared
 from penstock.gateway.sessions import ClientSession
 from penstock.protocol.client_capabilities import missing
 from penstock.protocol.envelopes import encode_notification
@@ -46,6 +46,8 @@ PAUSES_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Before a call is sent again whose server asked for nothing but that."""
 _ENDED: Final = RpcError(INTERNAL_ERROR, "the call this belongs to has ended")
 _CANCEL: Final = b'{"action":"cancel"}'
+_UNSENT: Final = (UNREACHABLE, TOO_MANY)
+"""Not the client's own word: it was never asked."""
 
 
 class LegacyDialogue:
@@ -125,6 +127,7 @@ class LegacyDialogue:
             why = f"it asked for input {self._rounds} times in the course of one call; {MAX_ROUNDS} is the most that is answered"
             running.conclude(call, ServerMisbehaved(running.server, why))
         else:
+            running.hold(call)
             self._round = Round(self, running, call, found, session=self._session)
             self._round.begin(PAUSES_SECONDS[min(self._rounds, len(PAUSES_SECONDS)) - 1])
 
@@ -179,11 +182,11 @@ class Round:
         if not self._found.requests:
             self._timer = asyncio.get_running_loop().call_later(pause_seconds, self._send_again)
             return
-        for key, request in self._found.requests.items():
-            needed = missing(self._call.caller.askable, request.method, request.params)
-            if needed is not None:
+        for request in self._found.requests.values():  # all of them, before the client is asked the first
+            if missing(self._call.caller.askable, request.method, request.params) is not None:
                 self._end(_not_askable(self._running.server, request.method))
                 return
+        for key, request in self._found.requests.items():
             params = dict(request.params)
             if bytes(params.get("mode", b"")) == b'"url"':
                 params["elicitationId"] = Raw(b'"%b"' % os.urandom(16).hex().encode())
@@ -203,7 +206,7 @@ class Round:
             return
         if isinstance(reply, bytes):
             self._responses[key] = reply
-        elif method == "elicitation/create":
+        elif method == "elicitation/create" and reply not in _UNSENT:
             self._responses[key] = _CANCEL  # what a modern client says that shows its user no form
         else:
             self._end(Failure(reply.code, reply.message, reply.data, Era.LEGACY))

@@ -15,6 +15,7 @@ from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.listeners import Listener
+from penstock.gateway.replay import LISTEN, is_of_call
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.subscriptions import Refusal
 from penstock.gateway.view import View
@@ -28,6 +29,8 @@ from penstock.upstreams.interface import Failure
 
 SUBSCRIBE_SECONDS: Final = 5.0
 """How long a listener waits for the servers of its resources before it is acknowledged without them."""
+FIRST_PRIMED: Final = "2025-11-25"
+"""First revision whose clients take an event that has an id and nothing else."""
 MAX_LEGACY_URIS: Final = 1_000
 """Resources one legacy session subscribes to."""
 _NO_STREAM: Final = Fault(INVALID_REQUEST, "Invalid request: subscriptions/listen needs 'Accept: text/event-stream'")
@@ -62,11 +65,25 @@ class Listening:
         """The GET stream of a legacy session; the newest one is the one that is written to."""
         listener = self.listener_of(view, session)
         before = listener.stream
-        listener.stream = exchange.open_stream()
-        exchange.on_disconnect = lambda: self._legacy_left(listener, exchange)
+        stream = listener.stream = self._context.replay.open(session.key, LISTEN, exchange.open_stream())
+        if session.caller.revision >= FIRST_PRIMED:
+            stream.prime()
         if before is not None:
             before.finish()
         self._context.listeners.add(listener)
+
+    def resume(self, exchange: Exchange, view: View, session: ClientSession, event_id: bytes) -> None:
+        """GET with `Last-Event-ID`: the rest of a stream. One of a call of which nothing is kept ends at once; one that was
+        listened to begins anew.
+        """
+        found = self._context.replay.find(session.key, event_id)
+        if found is not None:
+            stream, number = found
+            stream.resume(number, exchange.open_stream())
+        elif is_of_call(event_id):
+            exchange.open_stream().finish()
+        else:
+            self.open_stream(exchange, view, session)
 
     @staticmethod
     def listener_of(view: View, session: ClientSession) -> Listener:
@@ -124,12 +141,6 @@ class Listening:
             return await self._context.subscriptions.subscribe(listener, route.server, uri)
         except ServerError as error:
             return error
-
-    def _legacy_left(self, listener: Listener, exchange: Exchange) -> None:
-        """The client has closed its stream; what it subscribed to stays, as it may open another one."""
-        if listener.stream is not None and not listener.stream.is_open:
-            listener.stream = None
-            self._context.listeners.discard(listener)
 
 
 def _offered(view: View) -> Filter:

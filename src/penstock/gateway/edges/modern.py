@@ -18,10 +18,11 @@ from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.listening import Listening
 from penstock.gateway.edges.modern_dialogue import ModernDialogue
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name, when_listed
-from penstock.gateway.edges.refusal import refusal_body
-from penstock.gateway.edges.retries import retried
+from penstock.gateway.edges.refusal import away, refusal_body
+from penstock.gateway.edges.retries import Elsewhere, retried
 from penstock.gateway.known_call import KnownCall
 from penstock.gateway.parking import Parking
+from penstock.gateway.replay import EventSink
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
@@ -39,7 +40,6 @@ from penstock.protocol.errors import (
 )
 from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Notification, Request
-from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.methods import TASKS_EXTENSION, MethodRule
 from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
@@ -59,6 +59,9 @@ class ModernForm:
     def __init__(self, parking: Parking, states: RequestStates) -> None:
         self._parking: Final = parking
         self._states: Final = states
+
+    def open_stream(self, exchange: Exchange, _session: ClientSession | None) -> EventSink:
+        return exchange.open_stream()
 
     def dialogue(self, running: RunningCall, _session: ClientSession | None) -> Dialogue:
         return ModernDialogue(running, self._parking, self._states)
@@ -109,7 +112,7 @@ class ModernEdge:
                 params[field] = known.route.name_json
                 self._send(exchange, request, facts, known.route, known.caller, None, known.headers)
                 return
-        judged = self._judge(exchange.request.headers, request)
+        judged = self._judge(exchange.request.headers, request, facts.principal)
         if isinstance(judged, Refusal):
             self._refuse(exchange, request.id, judged.code, judged.message, judged.data)
             return
@@ -129,7 +132,7 @@ class ModernEdge:
         else:
             self._refuse(exchange, request.id, METHOD_NOT_FOUND, f"Method not found: {request.method}")
 
-    def _judge(self, headers: dict[bytes, bytes], request: Request) -> Judged | Refusal:
+    def _judge(self, headers: dict[bytes, bytes], request: Request, principal: str) -> Judged | Refusal:
         """What `protocol.admission.admit` says, and who calls."""
         admitted = admit(headers, request)
         if isinstance(admitted, Refusal):
@@ -137,10 +140,10 @@ class ModernEdge:
         if admitted.rule.capability == TASKS_EXTENSION:
             return Refusal(METHOD_NOT_FOUND, "Method not found")
         meta = admitted.meta
-        key = bytes(request.params["_meta"])
+        key = principal.encode() + bytes(request.params["_meta"])
         caller = self._callers.get(key)
         if caller is None:
-            caller = Caller(Era.MODERN, meta.version, None, meta.capabilities, meta.client_info)
+            caller = Caller(Era.MODERN, meta.version, None, meta.capabilities, meta.client_info, principal)
             if not meta.rest and len(key) <= _MAX_KNOWN_META:
                 if len(self._callers) >= _KNOWN_CALLERS:
                     del self._callers[next(iter(self._callers))]
@@ -188,14 +191,26 @@ class ModernEdge:
             if isinstance(said, Fault):
                 self._refuse(exchange, request.id, said.code, said.message, status=200)
                 return
+            if isinstance(said, Elsewhere):
+                self._hand_over(exchange, request, said.worker, facts)
+                return
             if said is not None:
-                token = meta.get(PROGRESS_TOKEN) if meta is not None else None
-                said.dialogue.resume(exchange, request.id, facts, token, said.responses)
+                said.dialogue.resume(exchange, request.id, facts, caller, meta=meta, responses=said.responses)
                 return
         running = RunningCall(exchange, request.id, facts, route, self._form)
         task = running.begin(request.method, params, caller, meta, headers)
         if not exchange.is_answered:
             exchange.on_disconnect = task.cancel  # closing the response is how a modern client cancels
+
+    def _hand_over(self, exchange: Exchange, request: Request, worker: int, facts: HeadFacts) -> None:
+        """Another worker has what the request is about."""
+        hops = self._context.hops
+        if hops is None or facts.admittance.is_internal:
+            self._refuse(
+                exchange, request.id, INVALID_PARAMS, "Invalid params: 'requestState' is of no call that waits"
+            )
+        else:
+            hops.hand_over(exchange, worker, lambda error: exchange.respond(*away(request.id, error)))
 
     def _answer_here(self, exchange: Exchange, view: View, request: Request) -> None:
         """Lists and `server/discover` come from the snapshot."""

@@ -20,13 +20,13 @@ import msgspec
 from penstock.errors import ServerBusy, ServerMisbehaved
 from penstock.gateway.edges.calling import Outcome, RunningCall
 from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.edges.refused_questions import not_declared
 from penstock.gateway.parking import Parking
 from penstock.gateway.request_states import MAX_SERVER_STATE, RequestState, RequestStates, binding_of
 from penstock.http.server import Exchange
-from penstock.protocol.client_capabilities import missing
+from penstock.protocol.client_capabilities import Askable, missing
 from penstock.protocol.errors import (
     INTERNAL_ERROR,
-    INVALID_PARAMS,
     METHOD_NOT_FOUND,
     MISSING_CLIENT_CAPABILITY,
     URL_ELICITATION_REQUIRED,
@@ -35,6 +35,7 @@ from penstock.protocol.errors import (
 from penstock.protocol.input_required import (
     REQUEST_STATE,
     InputRequest,
+    asks_for_input,
     for_modern_client,
     read_input_required,
     url_elicitations,
@@ -44,7 +45,7 @@ from penstock.protocol.messages import Fault, RpcError
 from penstock.protocol.methods import METHODS
 from penstock.protocol.results import classify, with_members
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Failure, Result
+from penstock.upstreams.interface import Call, Caller, Failure, Result
 from penstock.upstreams.questions import Question
 
 GATHER_SECONDS: Final = 0.02
@@ -58,6 +59,7 @@ class ModernDialogue:
     """What one call's server asks of a modern client."""
 
     __slots__ = (
+        "_askable",
         "_held",
         "_instead",
         "_key",
@@ -74,6 +76,8 @@ class ModernDialogue:
         self._running: Final = running
         self._parking: Final = parking
         self._states: Final = states
+        self._askable: Askable | None = None
+        """What the request that resumed the call has declared; None while none has."""
         self._open: dict[str, Question] = {}
         """By the name its answer must have."""
         self._numbers = itertools.count(1)
@@ -98,11 +102,9 @@ class ModernDialogue:
         if call is None:
             question.answer(_ENDED)
             return
-        needed = missing(call.caller.askable, question.method, question.params)
-        if needed is not None:
-            self._undeclared = self._undeclared or needed
-            question.answer(not_declared(question.method))
-        elif not _METHODS[call.method].input_required_allowed:
+        if self._is_refused(call, question):
+            return
+        if not _METHODS[call.method].input_required_allowed:
             question.answer(RpcError(METHOD_NOT_FOUND, f"nothing can be asked in the course of {call.method}"))
         else:
             key = f"{_WORDS[question.method]}-{next(self._numbers)}"
@@ -115,9 +117,10 @@ class ModernDialogue:
         """See `Dialogue`."""
         self._close_questions(_ENDED)
         outcome = self._reworded(call, self._instead if outcome is None else outcome)
-        if self._running.is_waited_for:
+        if self._key is None:
             self._running.conclude(call, outcome)
-        elif self._key is not None:
+        else:
+            call.begin_asking(monotonic())  # from now on the client alone is waited for
             self._held = call, outcome
         return True
 
@@ -128,32 +131,60 @@ class ModernDialogue:
         exchange: Exchange,
         request_id: bytes,
         facts: HeadFacts,
-        progress_token: msgspec.Raw | None,
+        caller: Caller,
+        *,
+        meta: dict[str, msgspec.Raw] | None,
         responses: dict[str, msgspec.Raw],
     ) -> None:
         """The client is back, with what it has been asked for, or a part of it."""
         if self._key is not None:
             self._parking.leave(self._key)
             self._key = None
-        self._running.resume(exchange, request_id, facts, progress_token)
-        if self._held is not None:
-            (call, outcome), self._held = self._held, None
-            self._running.conclude(call, outcome)
+        self._askable = caller.askable
+        self._running.resume(exchange, request_id, facts, meta)
+        if self._tell_held():
+            return
+        call = self._running.call
+        if call is None:  # it was lost by a fault of ours, which has been logged
+            exchange.failed(None)
             return
         for key, response in responses.items():
             question = self._open.pop(key, None)
             if question is not None:
                 question.answer(bytes(response))
+        self._open = {key: question for key, question in self._open.items() if not self._is_refused(call, question)}
         self._send_soon()
         self._settle()
 
     def expire(self) -> None:
         """See `Parked`: the client did not come back."""
-        self._key = self._held = None
+        self._key = None
+        if self._tell_held():
+            return
         self._close_questions(RpcError(INTERNAL_ERROR, "the client has not answered in time"))
         self._running.cancel()
 
     # inside
+
+    def _tell_held(self) -> bool:
+        """Answer with how the call ended meanwhile; False when it has not."""
+        if self._held is None:
+            return False
+        (call, outcome), self._held = self._held, None
+        self._running.conclude(call, outcome)
+        return True
+
+    def _is_refused(self, call: Call, question: Question) -> bool:
+        """Whether the client has not declared that it can be asked this; then the question has been answered so."""
+        needed = missing(self._declared(call), question.method, question.params)
+        if needed is None:
+            return False
+        self._undeclared = self._undeclared or needed
+        question.answer(not_declared(question.method))
+        return True
+
+    def _declared(self, call: Call) -> Askable:
+        return call.caller.askable if self._askable is None else self._askable
 
     def _withdrawn(self, key: str) -> None:
         self._open.pop(key, None)
@@ -204,7 +235,7 @@ class ModernDialogue:
         """What only a dialogue can say: a missing capability, a state that is sealed, a URL to visit first."""
         if isinstance(outcome, Failure) and outcome.code == URL_ELICITATION_REQUIRED and outcome.era is Era.LEGACY:
             return self._url_required(call, outcome)
-        if isinstance(outcome, Result) and outcome.era is Era.MODERN:
+        if isinstance(outcome, Result) and outcome.era is Era.MODERN and asks_for_input(outcome.raw):
             return self._sealed(call, outcome)
         if self._undeclared is not None and _has_failed(outcome):
             data = missing_capability_data(self._undeclared)
@@ -234,18 +265,11 @@ class ModernDialogue:
         requests = url_elicitations(failure.data)
         if not requests:
             return failure
-        if not call.caller.askable.urls:
+        if not self._declared(call).urls:
             data = missing_capability_data(b'{"elicitation":{"url":{}}}')
             return Failure(MISSING_CLIENT_CAPABILITY, failure.message, data, Era.MODERN)
         token = self._states.seal(RequestState("again", ""), self._binding(call))
         return Result(write_input_required(requests, token), Era.MODERN)
-
-
-def not_declared(method: str) -> RpcError:
-    """The answer to what a client has not declared it can be asked: that of a client that does not know it."""
-    if method == "elicitation/create":
-        return RpcError(INVALID_PARAMS, "the client has not declared that it can be asked in this way")
-    return RpcError(METHOD_NOT_FOUND, f"the client has not declared that it answers {method}")
 
 
 def _has_failed(outcome: Outcome) -> bool:

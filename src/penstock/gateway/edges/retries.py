@@ -27,6 +27,12 @@ _GONE: Final = Fault(
 )
 
 
+class Elsewhere(NamedTuple):
+    """The call is parked at another worker."""
+
+    worker: int
+
+
 class Retry(NamedTuple):
     """A parked call, and what its client answers."""
 
@@ -34,7 +40,9 @@ class Retry(NamedTuple):
     responses: dict[str, msgspec.Raw]
 
 
-def retried(context: GatewayContext, route: Route, request: Request, caller: Caller) -> Retry | Fault | None:
+def retried(
+    context: GatewayContext, route: Route, request: Request, caller: Caller
+) -> Retry | Elsewhere | Fault | None:
     """The parked call a retry takes up; None when it is to be sent to its server, as `request.params` are then."""
     params = request.params
     responses, token = read_responses(params), read_state(params)
@@ -49,6 +57,9 @@ def retried(context: GatewayContext, route: Route, request: Request, caller: Cal
     if state is None:
         return _NOT_OURS
     if state.kind == "parked":
+        hops, worker = context.hops, state.text.partition(".")[0]
+        if hops is not None and worker.isdigit() and hops.home_of(int(worker)) != hops.index:
+            return Elsewhere(hops.home_of(int(worker)))
         parked = context.parking.find(state.text)
         return Retry(parked, responses) if isinstance(parked, ModernDialogue) else _GONE
     if state.kind == "server":

@@ -20,6 +20,9 @@ class Ending(Protocol):
     def leave(self, call: Call) -> None:
         """It ends by a fault of ours, which is answered elsewhere."""
 
+    def lost(self) -> None:
+        """So it has."""
+
 
 async def wait(handle: Handle, call: Call, ending: Ending) -> None:
     """Send the call by its pipeline, and tell how it ended."""
@@ -33,6 +36,7 @@ async def wait(handle: Handle, call: Call, ending: Ending) -> None:
         raise
     except Exception:  # a fault of ours, which the exchange logs and answers
         ending.leave(call)
+        ending.lost()
         raise
     ending.ended(outcome)
 

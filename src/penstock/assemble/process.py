@@ -1,56 +1,58 @@
-"""Settings into a running process: the only file that names concrete classes.
+"""Settings into a running process.
 
 Knows: every room. Does not know: how settings were written down or typed; it is handed them, and a way to read them again.
 """
 
 import asyncio
-import hashlib
 import logging
 import signal
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import uvloop
 
 from penstock import __version__
+from penstock.assemble.conversions import (
+    admittance_of,
+    host_settings,
+    server_limits,
+    views_of,
+    waiting_for_start,
+)
+from penstock.assemble.siblings import Siblings
+from penstock.assemble.upstreams import UpstreamFactory
 from penstock.clock import Clock, SystemClock
-from penstock.config.settings import LimitsSettings, ServerConfig, Settings, reveal
+from penstock.config.settings import Settings
 from penstock.control.admin import Admin, Reloaded, describe_server
-from penstock.errors import ConfigError, ListenError, PenstockError
+from penstock.control.supervisor import WorkerPlace
+from penstock.errors import ListenError, PenstockError
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.gateway import Gateway, GatewaySettings, ServerPlan
 from penstock.gateway.hosting import HostSettings
 from penstock.gateway.known_lists import KnownLists
-from penstock.gateway.snapshot import ViewSettings
 from penstock.gateway.worker import Worker
-from penstock.http.limits import ClientLimits, ServerLimits
 from penstock.http.server import Handler, HttpServer
-from penstock.http.tls import client_context, server_context
+from penstock.http.tls import server_context
 from penstock.identity.keys import load_or_create
 from penstock.identity.seal import Sealer
 from penstock.machine import raise_descriptor_limit, tune_allocator, tune_collector
-from penstock.policies.deadline import DeadlineSettings
 from penstock.telemetry.cells import CellRegistry
 from penstock.telemetry.exposition import Gauge
-from penstock.upstreams.child_guard import ChildGuard
 from penstock.upstreams.demo import demo_upstream
-from penstock.upstreams.interface import Upstream
-from penstock.upstreams.pool import PoolSettings
-from penstock.upstreams.stdio import StdioUpstream
-from penstock.upstreams.stdio_settings import StdioSettings
-from penstock.upstreams.streamable_http import StreamableHttpSettings, StreamableHttpUpstream
 
 _log = logging.getLogger(__name__)
 SERVER_INFO: Final = msgspec.json.encode({"name": "penstock", "title": "Penstock", "version": __version__})
 DEMO: Final = "demo"
-_TAKEN_LISTEN: Final = ("allowed_hosts", "allowed_origins", "public_url")
-_TAKEN_LIMITS: Final = ("call_idle", "call_total", "list", "drain")
-"""What of these sections a reload takes up; see `admittance_of`, `host_settings`, `_drain`."""
 HURRY_SECONDS: Final = 0.3
 """What servers are given to be let go of, twice, after a second signal."""
+
+Inside = Callable[[Callable[[], Awaitable[socket.socket]], asyncio.Event], Awaitable[None]]
+"""Takes a way to connect, and what is set when it is time to end."""
 
 
 class ReadyReport(msgspec.Struct, frozen=True):
@@ -74,6 +76,14 @@ class RunOptions(msgspec.Struct, frozen=True):
     on_ready: Callable[[ReadyReport], None] = lambda _report: None
     """Told once when the servers have been listed, or had `ready_seconds` to be."""
     ready_seconds: float = 5.0
+    place: WorkerPlace | None = None
+    """Among several workers; None for the only one."""
+    workers: int = 1
+    """How many processes serve."""
+    on_failure: Callable[[PenstockError], None] = lambda _error: None
+    """Told in a worker's process why it cannot start."""
+    inside: Inside | None = None
+    """Instead of listening anywhere: runs beside the gateway, which ends with it."""
     watch_seconds: float = 1.0
     """How often the configuration file is looked at."""
 
@@ -104,14 +114,22 @@ class _Process:
     async def serve(self) -> int:
         raise_descriptor_limit()
         tune_allocator()
-        factory = UpstreamFactory(self._settings.limits, self._clock)
+        place = self._options.place
+        factory = UpstreamFactory(self._settings.limits, self._clock, place)
         gateway = self._gateway()
+        siblings = Siblings(place, gateway, self._settings.limits, self._clock) if place is not None else None
         try:
             await gateway.apply(self._plans(self._settings, factory), views_of(self._settings))
             worker = Worker(gateway.context, admittance_of(self._settings))
-            admin = self._admin(gateway, worker, factory)
+            if self._options.inside is not None:
+                await self._run_inside(self._options.inside, gateway, worker, factory)
+                return 0
+            admin = self._admin(gateway, worker, factory, siblings)
+            if siblings is not None:
+                self._servers.append(await siblings.listen(admin, partial(self._reload, gateway, worker, factory)))
             data_servers = await self._listen(worker, self._settings.listen.data, tls=self._tls())
-            admin_servers = await self._listen(admin, self._settings.listen.admin, tls=None)
+            admin_addresses = self._settings.listen.admin if place is None or place.is_first else ()
+            admin_servers = await self._listen(admin, admin_addresses, tls=None)
             self._hook_signals(gateway, worker, factory)
             self._options.on_listening(self._url(data_servers, "/mcp"), self._url(admin_servers, ""))
             background = [
@@ -126,7 +144,20 @@ class _Process:
             for server in self._servers:
                 server.close()
             await self._let_go(gateway, factory)
+            if siblings is not None:
+                await siblings.close()
         return 0
+
+    async def _run_inside(self, inside: Inside, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> None:
+        """Serve one client in this process, on no address."""
+        server = HttpServer.start_private(worker, limits=server_limits(self._settings.limits), clock=self._clock)
+        self._servers.append(server)
+        self._hook_signals(gateway, worker, factory)
+        watching = asyncio.create_task(self._watch_file(gateway, worker, factory))
+        try:
+            await inside(server.join, self._stop)
+        finally:
+            watching.cancel()
 
     def _gateway(self) -> Gateway:
         state = self._options.state_dir
@@ -135,9 +166,11 @@ class _Process:
             GatewaySettings(
                 SERVER_INFO,
                 sessions=limits.sessions,
+                session_idle_seconds=limits.session_idle,
                 parked_calls=limits.parked_calls,
                 parked_seconds=limits.parked,
                 drain_seconds=limits.drain,
+                worker=self._options.place.index if self._options.place is not None else 0,
             ),
             sealer=Sealer(load_or_create(state)),
             known=KnownLists(state / "lists"),
@@ -145,7 +178,7 @@ class _Process:
             cells=CellRegistry(),
         )
 
-    def _plans(self, settings: Settings, factory: "UpstreamFactory") -> dict[str, ServerPlan]:
+    def _plans(self, settings: Settings, factory: UpstreamFactory) -> dict[str, ServerPlan]:
         plans = {
             name: ServerPlan(host_settings(config, settings.limits), factory.opener(config))
             for name, config in settings.servers.items()
@@ -156,14 +189,18 @@ class _Process:
             plans[DEMO] = ServerPlan(demo, lambda: demo_upstream(DEMO))
         return plans
 
-    def _admin(self, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> Admin:
+    def _admin(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory, siblings: Siblings | None) -> Admin:
         async def reload() -> Reloaded:
-            return await self._reload(gateway, worker, factory)
+            done = await self._reload(gateway, worker, factory)
+            if siblings is not None:
+                await siblings.reload()
+            return done
 
         return Admin(
             gateway,
             admittance=Admittance(hosts=[host for host, _ in self._settings.listen.admin]),
             reload=reload,
+            siblings=siblings.metrics if siblings is not None else None,
             disabled=lambda: {
                 name: config.target for name, config in self._settings.servers.items() if not config.enabled
             },
@@ -235,7 +272,7 @@ class _Process:
         self._options.on_ready(ReadyReport(self._url(data, "/mcp"), self._url(admin, ""), generation, rows))
         tune_collector()
 
-    async def _reload(self, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> Reloaded:
+    async def _reload(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> Reloaded:
         """Read the configuration again and make it so; on any error the old one stays, whole."""
         async with self._reloading:
             settings = await asyncio.get_running_loop().run_in_executor(None, self._read_again)
@@ -249,7 +286,7 @@ class _Process:
             _log.info("configuration: %s", change)
         return Reloaded(gateway.context.snapshot.generation, changes)
 
-    async def _watch_file(self, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> None:
+    async def _watch_file(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> None:
         """Take up an edit of the file within about a second."""
         seen = _stamp(self._settings.file)
         while True:
@@ -263,7 +300,7 @@ class _Process:
             except PenstockError as error:
                 _log.error("configuration not taken up, the old one stays: %s", error.message)
 
-    def _hook_signals(self, gateway: Gateway, worker: Worker, factory: "UpstreamFactory") -> None:
+    def _hook_signals(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> None:
         loop = asyncio.get_running_loop()
 
         async def reload_logged() -> None:
@@ -280,11 +317,20 @@ class _Process:
                 self._hurry.set()
             self._stop.set()
 
+        if self._options.place is not None:
+            loop.add_reader(self._options.place.alive, self._orphaned)
         loop.add_signal_handler(signal.SIGTERM, end)
         loop.add_signal_handler(signal.SIGINT, end)
         loop.add_signal_handler(signal.SIGHUP, lambda: gateway.in_background(reload_logged()))
 
-    async def _let_go(self, gateway: Gateway, factory: "UpstreamFactory") -> None:
+    def _orphaned(self) -> None:
+        """The supervisor is gone: nobody would ever end us."""
+        if self._options.place is not None:
+            asyncio.get_running_loop().remove_reader(self._options.place.alive)
+        _log.error("the supervisor is gone: stopping")
+        self._stop.set()
+
+    async def _let_go(self, gateway: Gateway, factory: UpstreamFactory) -> None:
         """End sessions and children in good order, but not once a second signal has come."""
         closing = asyncio.create_task(gateway.close())
         hurried = asyncio.create_task(self._hurry.wait())
@@ -308,171 +354,6 @@ class _Process:
         ended = await asyncio.gather(*(server.drain(seconds) for server in servers))
         if not all(ended):
             _log.warning("stopped with calls cut at the deadline of %g s", seconds)
-
-
-class UpstreamFactory:
-    """Opens upstreams; holds what they share: TLS contexts by trust domain and the guard of child processes."""
-
-    def __init__(self, limits: LimitsSettings, clock: Clock) -> None:
-        self._limits = limits
-        self._clock = clock
-        self._tls: dict[tuple[str | None, str | None], ssl.SSLContext] = {}
-        self._guard: ChildGuard | None = None
-
-    def opener(self, config: ServerConfig) -> Callable[[], Upstream]:
-        """How to open that server, when the time comes."""
-        if config.command is not None:
-            return lambda: self._open_stdio(config)
-        tls = self._tls_context(config) if reveal(config.url or "").startswith("https:") else None
-        return lambda: self._open_http(config, tls)
-
-    async def close(self) -> None:
-        if self._guard is not None:
-            await self._guard.close()
-
-    def kill(self) -> None:
-        """End all child processes without manners."""
-        if self._guard is not None:
-            self._guard.kill()
-
-    def _open_stdio(self, config: ServerConfig) -> Upstream:
-        if self._guard is None:
-            self._guard = ChildGuard()
-        settings = StdioSettings(
-            command=tuple(reveal(part) for part in config.command or ()),
-            env={name: secret.reveal() for name, secret in config.env.items()},
-            cwd=config.cwd,
-            protocol=config.protocol,
-            instances=_instances(config.instances),
-            session_idle_seconds=self._limits.session_idle,
-            turn_seconds=self._limits.wait,
-            line_bytes=self._limits.event_bytes,
-        )
-        return StdioUpstream(config.name, settings, guard=self._guard, clock=self._clock)
-
-    def _open_http(self, config: ServerConfig, tls: ssl.SSLContext | None) -> Upstream:
-        limits = self._limits
-        settings = StreamableHttpSettings(
-            url=reveal(config.url or ""),
-            headers=tuple((name, secret.reveal()) for name, secret in config.headers.items()),
-            protocol=config.protocol,
-            sessions="shared" if config.sessions == "shared" else "auto",
-            max_sessions=limits.sessions,
-            session_idle_seconds=limits.session_idle,
-            limits=client_limits(limits),
-            connections=PoolSettings(
-                max_size=limits.upstream_connections,
-                max_waiting=limits.waiting,
-                wait_seconds=limits.wait,
-                idle_seconds=limits.upstream_idle,
-                lifetime_seconds=limits.upstream_lifetime,
-            ),
-        )
-        return StreamableHttpUpstream(config.name, settings, tls=tls, clock=self._clock)
-
-    def _tls_context(self, config: ServerConfig) -> ssl.SSLContext:
-        key = (config.ca_file, config.client_cert)
-        if key not in self._tls:
-            try:
-                self._tls[key] = client_context(config.ca_file, config.client_cert)
-            except (OSError, ssl.SSLError) as error:
-                raise ConfigError(
-                    f"ca_file or client_cert cannot be used: {error}", key=f"servers.{config.name}"
-                ) from error
-        return self._tls[key]
-
-
-def host_settings(config: ServerConfig, limits: LimitsSettings) -> HostSettings:
-    """What the gateway needs of one server's configuration."""
-    return HostSettings(
-        name=config.name,
-        transport="stdio" if config.command is not None else "http",
-        target=config.target,
-        fingerprint=_fingerprint(config),
-        deadline=DeadlineSettings(config.timeout or limits.call_idle, limits.call_total),
-        forward_headers=tuple(name.lower().encode() for name in config.forward_headers),
-        list_seconds=limits.list,
-    )
-
-
-def waiting_for_start(before: Settings, after: Settings) -> list[str]:
-    """The changed keys that a reload does not take up: those of `listen` and `limits` that are used when something is opened."""
-    return [
-        f"{section}.{key}"
-        for section, taken in (("listen", _TAKEN_LISTEN), ("limits", _TAKEN_LIMITS))
-        for key in getattr(after, section).__struct_fields__
-        if key not in taken and getattr(getattr(before, section), key) != getattr(getattr(after, section), key)
-    ]
-
-
-def views_of(settings: Settings) -> list[ViewSettings]:
-    """The configured selections."""
-    return [ViewSettings(view.name, view.servers, view.include, view.exclude) for view in settings.views.values()]
-
-
-def admittance_of(settings: Settings) -> Admittance:
-    """Whom the data port lets in."""
-    listen = settings.listen
-    hosts = [*listen.allowed_hosts, *(host for host, _ in listen.data)]
-    if listen.public_url is not None:
-        hosts.append(listen.public_url.partition("://")[2].partition("/")[0])
-    return Admittance(hosts, listen.allowed_origins)
-
-
-def server_limits(limits: LimitsSettings) -> ServerLimits:
-    """The HTTP lane's share of the limits."""
-    return ServerLimits(
-        header_bytes=limits.header_bytes,
-        header_fields=limits.header_fields,
-        target_bytes=limits.target_bytes,
-        body_bytes=limits.body_bytes,
-        chunk_overhead_bytes=limits.chunk_overhead_bytes,
-        header_seconds=limits.header_deadline,
-        body_bytes_per_second=limits.body_rate,
-        idle_seconds=limits.idle,
-        connections=limits.connections,
-        pipelined_bytes=limits.pipelined_bytes,
-        stream_queue_events=limits.stream_events,
-        stream_queue_bytes=limits.stream_bytes,
-        keepalive_comment_seconds=limits.stream_comment,
-        stalled_reader_seconds=limits.stalled_reader,
-        reader_bytes_per_second=limits.reader_rate,
-        linger_seconds=limits.linger,
-        drain_seconds=limits.drain,
-    )
-
-
-def client_limits(limits: LimitsSettings) -> ClientLimits:
-    """What one connection to a server may cost."""
-    return ClientLimits(
-        response_bytes=limits.response_bytes,
-        event_bytes=limits.event_bytes,
-        header_bytes=limits.response_header_bytes,
-        header_fields=limits.response_header_fields,
-        interim_answers=limits.interim_answers,
-        inflate_ratio=limits.inflate_ratio,
-        connect_seconds=limits.connect,
-        finish_grace_seconds=limits.stream_end,
-        detached_seconds=limits.unawaited,
-    )
-
-
-def _instances(value: str | int) -> int | Literal["shared", "per_session"]:
-    if isinstance(value, int):
-        return value
-    return "per_session" if value == "per_session" else "shared"
-
-
-def _fingerprint(config: ServerConfig) -> str:
-    """Changes with anything about the server, secrets included, and shows none of it."""
-    facts = [
-        reveal(config.url or ""),
-        [reveal(part) for part in config.command or ()],
-        {name: secret.reveal() for name, secret in config.headers.items()},
-        {name: secret.reveal() for name, secret in config.env.items()},
-        [config.cwd, config.protocol, config.sessions, config.instances, config.ca_file, config.client_cert],
-    ]
-    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
 
 def _stamp(file: str | None) -> tuple[int, int] | None:

@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.assemble import (
-    UpstreamFactory,
+from penstock.assemble.conversions import (
     admittance_of,
     client_limits,
     host_settings,
@@ -16,6 +15,7 @@ from penstock.assemble import (
     views_of,
     waiting_for_start,
 )
+from penstock.assemble.upstreams import UpstreamFactory
 from penstock.clock import FakeClock
 from penstock.config.settings import (
     LimitsSettings,

@@ -1,0 +1,226 @@
+"""Keep several worker processes running: fork them, start a dead one again, hand signals on, end with them.
+
+Knows: processes, signals, sockets that are inherited. Does not know: what a worker does; it is handed a function.
+Invariants: a worker that ends is started again under its number, ever more slowly if it ends at once; a worker that cannot even
+start the first time ends them all; when the supervisor is gone, however it went, its workers end too.
+
+It has no event loop and no threads, so that forking is safe at any time. Workers are joined by Unix sockets that are bound here
+and inherited: whoever connects while a worker is being started again waits in the queue of its socket.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import msgspec
+
+_log = logging.getLogger(__name__)
+BACKLOG: Final = 512
+HEALTHY_SECONDS: Final = 10.0
+"""A worker that ran this long is started again at once when it ends."""
+DELAYS_SECONDS: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+CANNOT_START: Final = 70
+"""Exit code of a worker that has said why it cannot start."""
+_FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_MAX_WORKERS: Final = 64
+
+
+class WorkerPlace(msgspec.Struct, frozen=True):
+    """One worker's place among its siblings."""
+
+    index: int
+    count: int
+    listener: socket.socket
+    """Listens for the siblings."""
+    siblings: tuple[Path, ...]
+    """Where each worker listens, by number; its own included."""
+    alive: int
+    """A descriptor that becomes readable when the supervisor is gone."""
+    is_restart: bool = False
+    """Another process has had this place before."""
+
+    @property
+    def is_first(self) -> bool:
+        """The first does what is done once: the admin port, greeting."""
+        return self.index == 0
+
+
+class _Child:
+    """One worker's process."""
+
+    def __init__(self, index: int) -> None:
+        self.index: Final = index
+        self.pid = 0
+        self.started_at = 0.0
+        self.failures = 0
+        self.start_at = 0.0
+        """When it is to be started; 0.0 while it runs."""
+
+
+class Supervisor:
+    """Runs the workers of one gateway."""
+
+    def __init__(self, count: int, work: Callable[[WorkerPlace], int]) -> None:
+        """`work` runs in each worker process and returns its exit code."""
+        if not 1 <= count <= _MAX_WORKERS:
+            raise ValueError(f"expected 1 to {_MAX_WORKERS} workers, got {count}")
+        self._work: Final = work
+        self._children = [_Child(index) for index in range(count)]
+        self._folder = Path(tempfile.mkdtemp(prefix="penstock-"))
+        paths = tuple(self._folder / f"{index}.sock" for index in range(count))
+        self._listeners = [_listen(path) for path in paths]
+        self._paths: Final = paths
+        self._alive, self._stay_alive = os.pipe()
+        self._is_stopping = False
+        self._has_run = False
+        """A worker has run for a while: they can start."""
+        self._exit_code = 0
+        self._owner = os.getpid()
+
+    def __repr__(self) -> str:
+        running = sum(child.pid != 0 for child in self._children)
+        return f"<Supervisor [{running} of {len(self._children)} running]{' stopping' if self._is_stopping else ''}>"
+
+    def run(self) -> int:
+        """Until a signal ends it, or no worker can start; returns the exit code."""
+        handlers = {number: signal.signal(number, self._signalled) for number in _FORWARDED}
+        try:
+            for child in self._children:
+                self._start(child)
+            while any(child.pid for child in self._children) or not self._is_stopping:
+                self._reap()
+                self._start_due()
+                time.sleep(0.02)  # signals and ends of children cut it short or are seen at the next turn
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self._close()
+        return self._exit_code
+
+    # inside
+
+    def _start(self, child: _Child) -> None:
+        place = WorkerPlace(
+            child.index,
+            len(self._children),
+            self._listeners[child.index],
+            self._paths,
+            alive=self._alive,
+            is_restart=child.started_at > 0,
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(self._be_worker(place))
+        child.pid, child.started_at, child.start_at = pid, time.monotonic(), 0.0
+
+    def _be_worker(self, place: WorkerPlace) -> int:
+        code = 1
+        try:
+            for number in _FORWARDED:
+                signal.signal(number, signal.SIG_DFL)
+            os.setpgrp()  # Ctrl-C is for the supervisor, which hands it on: twice would mean hurry
+            os.close(self._stay_alive)
+            for index, listener in enumerate(self._listeners):
+                if index != place.index:
+                    listener.close()
+            code = self._work(place)
+        except BaseException:  # a process's top: whatever it is must be said before the process ends
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+        return code
+
+    def _reap(self) -> None:
+        """Take note of workers that have ended."""
+        for child in self._children:
+            if not child.pid:
+                continue
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                self._ended(child, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: _Child, code: int) -> None:
+        lasted = time.monotonic() - child.started_at
+        pid, child.pid = child.pid, 0
+        if self._is_stopping:
+            self._exit_code = self._exit_code or max(code, 0)
+            return
+        if code == CANNOT_START and not self._has_run:
+            self._exit_code = code
+            self._stop(signal.SIGTERM)
+            return
+        self._has_run = True
+        child.failures = 0 if lasted >= HEALTHY_SECONDS else child.failures + 1
+        delay = DELAYS_SECONDS[min(child.failures, len(DELAYS_SECONDS) - 1)]
+        child.start_at = time.monotonic() + delay
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        _log.error("worker %d (process %d) %s; it is started again", child.index, pid, how)
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if not self._is_stopping and not child.pid and child.start_at and now >= child.start_at:
+                self._start(child)
+            if child.pid and now - child.started_at > 1.0:
+                self._has_run = True
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._hand_on(number)
+        else:
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        self._is_stopping = True
+        self._hand_on(number)
+
+    def _hand_on(self, number: int) -> None:
+        for child in self._children:
+            if child.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
+
+    def _close(self) -> None:
+        for descriptor in (self._alive, self._stay_alive):
+            os.close(descriptor)
+        for listener in self._listeners:
+            listener.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def free_ports(addresses: Sequence[tuple[str, int]]) -> tuple[list[tuple[str, int]], list[socket.socket]]:
+    """The addresses with a free port in the place of 0, and the sockets that keep those until the workers have them."""
+    kept, found = [], []
+    for host, port in addresses:
+        if port == 0:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(("127.0.0.1" if host == "localhost" else host.strip("[]"), 0))
+            port = sock.getsockname()[1]
+            kept.append(sock)
+        found.append((host, port))
+    return found, kept
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,205 @@
+"""From one worker to another: a request that only a sibling can answer is handed to it whole, and its answer passed on.
+
+Knows: where siblings listen, HTTP requests and answers. Does not know: sessions, eras, why a request has to hop.
+Invariants: a request hops once at most; a client that goes away is gone for the sibling too; a sibling that is being started
+again costs its requests a clear error, and nothing else.
+
+Source: DESIGN "Processes"; the answer goes the way of any server's: plainly, or event by event.
+"""
+
+from collections.abc import Callable, Coroutine, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.clock import Clock
+from penstock.errors import PenstockError, ServerError
+from penstock.gateway.admittance import PRINCIPAL
+from penstock.gateway.edges.head import FACTS, HeadFacts
+from penstock.http.client import ClientConnection, RequestFailed, Response, connect_unix
+from penstock.http.limits import ClientLimits
+from penstock.http.server import EventStream, Exchange
+from penstock.protocol.event_stream import Event, encode_event
+from penstock.protocol.headers import encode_value
+from penstock.upstreams.pool import Pool, PoolSettings
+
+CONNECTIONS: Final = PoolSettings(
+    max_size=4096, max_waiting=4096, wait_seconds=5.0, idle_seconds=60.0, lifetime_seconds=3600.0
+)
+_NOT_HANDED_ON: Final = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"keep-alive",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+        b"accept-encoding",
+        PRINCIPAL,
+    }
+)
+_HANDED_BACK: Final = (b"mcp-session-id", b"allow", b"server-timing", b"retry-after")
+_MAX_TOLD: Final = 1024
+"""Messages to siblings under way whose answers nobody waits for."""
+
+
+class Hops:
+    """One worker's ways to its siblings."""
+
+    def __init__(
+        self,
+        index: int,
+        siblings: Sequence[Path],
+        *,
+        clock: Clock,
+        limits: ClientLimits,
+        in_background: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self.index: Final = index
+        self.count: Final = len(siblings)
+        self._paths: Final = tuple(siblings)
+        self._clock = clock
+        self._limits = limits
+        self._in_background = in_background
+        self._told = 0
+        self._pools = [self._pool_to(number) for number in range(len(siblings))]
+
+    def __repr__(self) -> str:
+        return f"<Hops of worker {self.index} of {self.count} {self._pools!r}>"
+
+    def home_of(self, worker: int) -> int:
+        """Who has what was left with that worker; numbers of an earlier, larger gateway are mapped into this one."""
+        return worker % self.count
+
+    def hand_over(self, exchange: Exchange, worker: int, fail: Callable[[PenstockError], None]) -> None:
+        """Let a sibling answer; `fail` is told when it cannot."""
+        task = exchange.spawn(self._relay(exchange, worker, fail))
+        exchange.on_disconnect = task.cancel
+
+    def tell_others(self, exchange: Exchange) -> None:
+        """Hand the request to every sibling, and wait for none."""
+        head, body = _head_of(exchange), exchange.request.body
+        for worker in range(self.count):
+            if worker != self.index and self._told < _MAX_TOLD:
+                self._told += 1
+                self._in_background(self._tell(worker, head, body))
+
+    async def ask(self, worker: int, method: bytes, path: bytes, body: bytes = b"") -> Response:
+        """A request of our own.
+
+        Raises:
+            RequestFailed, ServerError: it cannot be reached.
+        """
+        head = b"%b %b HTTP/1.1\r\nhost: worker\r\ncontent-type: application/json\r\n" % (method, path)
+        return await self._send(worker, b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, None, None)
+
+    async def close(self) -> None:
+        """End all connections."""
+        for pool in self._pools:
+            await pool.close(loans_too=True)
+
+    async def _relay(self, exchange: Exchange, worker: int, fail: Callable[[PenstockError], None]) -> None:
+        relay = _Relay(exchange)
+        try:
+            response = await self._send(
+                worker, _head_of(exchange), exchange.request.body, relay.on_event, relay.on_stream
+            )
+        except (RequestFailed, ServerError) as error:
+            if relay.stream is None:
+                fail(error)
+            else:
+                exchange.failed(None)  # the stream is cut: what it still had to say is lost
+            return
+        relay.end(response)
+
+    async def _tell(self, worker: int, head: bytes, body: bytes) -> None:
+        try:
+            await self._send(worker, head, body, None, None)
+        except (RequestFailed, ServerError):
+            return  # it is being started again, and knows nothing of what it was to be told
+        finally:
+            self._told -= 1
+
+    async def _send(
+        self,
+        worker: int,
+        head: bytes,
+        body: bytes,
+        on_event: Callable[[Event], bool] | None,
+        on_stream: Callable[[], object] | None,
+    ) -> Response:
+        pool = self._pools[worker]
+        connection = pool.try_borrow() or await pool.borrow()
+        connection.on_stream = on_stream
+        try:
+            return await connection.request(head, body, on_event)
+        finally:
+            connection.on_stream = None
+            pool.give_back(connection, discard=connection.is_busy)
+
+    def _pool_to(self, worker: int) -> Pool[ClientConnection]:
+        async def opened() -> ClientConnection:
+            return await connect_unix(self._paths[worker], limits=self._limits)
+
+        return Pool(
+            f"worker {worker}",
+            open=opened,
+            close=ClientConnection.close,
+            is_closed=attrgetter("is_over"),
+            check=None,
+            settings=CONNECTIONS,
+            clock=self._clock,
+        )
+
+
+class _Relay:
+    """A sibling's answer on its way to the client."""
+
+    __slots__ = ("_exchange", "stream")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange: Final = exchange
+        self.stream: EventStream | None = None
+
+    def on_stream(self) -> None:
+        """The answer is an event stream."""
+        if not self._exchange.is_answered:
+            self.stream = self._exchange.open_stream()
+
+    def on_event(self, event: Event) -> bool:
+        """Pass one on."""
+        self.on_stream()
+        if self.stream is not None:
+            retry = b"" if event.retry_ms is None else b"retry: %d\n" % event.retry_ms
+            self.stream.send(retry + encode_event(bytes(event.data), event=event.event, id=event.id))
+        return False
+
+    def end(self, response: Response) -> None:
+        """The answer is complete."""
+        if self.stream is not None:
+            self.stream.finish()
+        elif not self._exchange.is_answered:
+            headers = response.headers
+            lines = b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _HANDED_BACK if name in headers)
+            kind = headers.get(b"content-type", b"application/json")
+            self._exchange.respond(response.status, response.body, kind, lines)
+
+
+def _head_of(exchange: Exchange) -> bytes:
+    """The request's head, as the sibling is to see it."""
+    request = exchange.request
+    query = b"?" + request.query if request.query else b""
+    lines = b"".join(
+        b"%b: %b\r\n" % (name, value) for name, value in request.headers.items() if name not in _NOT_HANDED_ON
+    )
+    facts = request.shared.get(FACTS)
+    if isinstance(facts, HeadFacts) and facts.principal:
+        lines += b"%b: %b\r\n" % (PRINCIPAL, encode_value(facts.principal))
+    return b"%b %b%b HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n" % (
+        request.method,
+        request.path.encode("latin-1"),
+        query,
+        lines,
+        len(request.body),
+    )
