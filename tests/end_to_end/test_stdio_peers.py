@@ -15,8 +15,10 @@ from tests.peers.running import ALL, Peers, Target, running_peers
 from tests.peers.tables import folded
 
 pytestmark = pytest.mark.peers
+SERVERS = ("everything-http", "fastmcp", "sdk-stdio", "sdk-legacy", "sdk-modern")
+"""One of each era and transport."""
 VIEWS = {
-    "attached": ("everything-http", "fastmcp", "sdk-stdio", "sdk-legacy", "sdk-modern", ALL),
+    "attached": (*SERVERS, ALL),
     "alone": ("sdk-stdio", ALL),
 }
 """A gateway that stands alone starts every stdio server anew, so it is asked less."""
@@ -43,7 +45,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
 def entries(request: pytest.FixtureRequest, peers: Peers, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Entry]:
     """Every client's every operation, through a running gateway or one of its own."""
     folder = tmp_path_factory.mktemp(request.param)
-    config = peers.write_config(folder / "penstock.toml")
+    config = peers.write_config(folder / "penstock.toml", SERVERS)
     config.chmod(0o600)
     environment = gateway_environment(make_home(folder), PENSTOCK_STATE_DIR=str(folder / "state"))
     found: list[Entry] = []
@@ -52,7 +54,7 @@ def entries(request: pytest.FixtureRequest, peers: Peers, tmp_path_factory: pyte
         for client in stdio_clients():
             targets = [
                 over_stdio(target, environment, "--config", str(config))
-                for target in peers.gateway_targets(client, gateway)
+                for target in peers.gateway_targets(client, gateway, SERVERS)
                 if target.name in VIEWS[request.param]
             ]
             if request.param == "alone":

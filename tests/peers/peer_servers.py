@@ -58,6 +58,8 @@ class PeerServer(NamedTuple):
     """The only era it has; empty for both."""
     needs: Mapping[str, str] = {}
     """Operations that its library has in one era alone, and which."""
+    not_for_modern: Mapping[str, str] = {}
+    """Operations that clients of 2026-07-28 cannot get from it, each with the reason."""
 
     @property
     def process(self) -> str:
@@ -175,7 +177,10 @@ FIXTURE_LACKS: Final = {
     "cancel": "none of its tools says whether it was cancelled",
     "url": "none of its tools asks to open a page",
 }
-CACHED: Final = "one process serves everybody, and says the roots of whom it asked first"
+CACHED: Final = "a session says the roots of whom it asked first; over stdio, and for modern clients, several share one"
+LATE_LOG: Final = {
+    "log": "it logs beside the call, where the line comes after the call's answer, and so after a modern client's stream"
+}
 TOOLS_ALONE: Final = "it has tools that answer, and nothing else"
 TOOLS_ALONE_LACKS: Final = dict.fromkeys(OPERATIONS[2:], TOOLS_ALONE)
 NO_SUBSCRIBING: Final = {"updated": "its library has no way to watch a resource, in neither era"}
@@ -209,10 +214,11 @@ def _reference_servers(repository: Path) -> list[PeerServer]:
         ),
         PeerServer(
             "everything-http",
-            EVERYTHING,
+            {**EVERYTHING, "roots": {**EVERYTHING["roots"], "unasked_if_modern": CACHED}},
             EVERYTHING_LACKS,
             listens=everything_command("streamableHttp"),
             speaks="legacy",
+            not_for_modern=LATE_LOG,
         ),
         PeerServer(
             "time",
@@ -258,7 +264,13 @@ def _own_servers() -> list[PeerServer]:
         python("python-1-stdio", "stdio"),
         python("python-1", "http"),
         of("typescript-1-stdio", {}, command=[*typescript, "typescript-1-stdio", "stdio"], speaks="legacy"),
-        of("typescript-1", {}, listens=[*typescript, "typescript-1", "http"], speaks="legacy"),
+        of(
+            "typescript-1",
+            {},
+            listens=[*typescript, "typescript-1", "http"],
+            speaks="legacy",
+            not_for_modern=LATE_LOG,
+        ),
     ]
 
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -130,10 +130,10 @@ class Peers:
         """The end of every server's stderr."""
         return "\n".join(child.stderr_tail(1500) for child in self._children)
 
-    def write_config(self, path: Path) -> Path:
-        """A penstock.toml with every server in it."""
+    def write_config(self, path: Path, only: Collection[str] = ()) -> Path:
+        """A penstock.toml with every server in it, or `only` some."""
         lines: list[str] = []
-        for server in self.servers:
+        for server in self._chosen(only):
             lines.append(f"[servers.{server.name}]")
             if server.command:
                 variables = ", ".join(f"{name} = {json.dumps(value)}" for name, value in environment().items())
@@ -159,17 +159,28 @@ class Peers:
                 targets.append(self._target(client, plain, self.urls[server.name], through_gateway=False))
         return targets
 
-    def gateway_targets(self, client: PeerClient, gateway: Gateway) -> list[Target]:
-        """What a client is to do with each server's view, and with the view of all."""
-        targets = [self._target(client, server, gateway.view(server.name)) for server in self.servers]
-        one = next(server for server in self.servers if server.name == ONE_OF_ALL)
-        of_all = self._target(client, one, gateway.view(), f"{one.name}_")
+    def gateway_targets(self, client: PeerClient, gateway: Gateway, only: Collection[str] = ()) -> list[Target]:
+        """What a client is to do with each server's view, and with the view of all; `only`: what `write_config` got."""
+        chosen = self._chosen(only)
+        targets = [self._target(client, server, gateway.view(server.name)) for server in chosen]
+        one = next(server for server in chosen if server.name == ONE_OF_ALL)
+        of_all = self._target(client, one, gateway.view(), f"{one.name}_", all_names=[server.name for server in chosen])
         return [*targets, of_all]
 
+    def _chosen(self, only: Collection[str]) -> list[PeerServer]:
+        return [server for server in self.servers if not only or server.name in only]
+
     def _target(
-        self, client: PeerClient, server: PeerServer, url: str, prefix: str = "", *, through_gateway: bool = True
+        self,
+        client: PeerClient,
+        server: PeerServer,
+        url: str,
+        prefix: str = "",
+        *,
+        all_names: Sequence[str] = (),
+        through_gateway: bool = True,
     ) -> Target:
-        """`prefix` stands before the server's names in the view of all."""
+        """`prefix` stands before the server's names in the view of all, which is that of `all_names`."""
         name = ALL if prefix else server.name
         jobs, left_out = [], {}
         for operation, reason in server.lacks.items():
@@ -186,18 +197,23 @@ class Peers:
                 left_out[operation] = ("—", client.lacks[operation])
             elif needed != era:
                 left_out[operation] = ("—", f"its library has this in the {needed} era alone")
+            elif client.era == "modern" and operation in server.not_for_modern and through_gateway:
+                left_out[operation] = ("—", server.not_for_modern[operation])
             elif known and client.name not in PROBES:
                 left_out[operation] = ("known", known)
             else:
                 hurry = HURRY if known else {}
                 named = {"as": operation, "key": f"{client.name} {name}"}
-                jobs.append({**self._job(server, job, prefix), **hurry, **named})
+                if client.era == "modern" and "unasked_if_modern" in job:
+                    named["unasked"] = job["unasked_if_modern"]
+                jobs.append({**self._job(server, job, prefix, all_names), **hurry, **named})
         return Target(name, server.process, {"url": url}, jobs, through_gateway, left_out)
 
-    def _job(self, server: PeerServer, job: dict[str, Any], prefix: str) -> dict[str, Any]:
+    def _job(self, server: PeerServer, job: dict[str, Any], prefix: str, all_names: Sequence[str]) -> dict[str, Any]:
         if job["op"] == "list":
-            holds = self.holds.items() if prefix else [("", self.holds[server.name])]
-            return {**job, "expect": [f"{name}_{tool}" if name else tool for name, it in holds for tool in it.tools]}
+            if not prefix:
+                return {**job, "expect": list(self.holds[server.name].tools)}
+            return {**job, "expect": [f"{name}_{tool}" for name in all_names for tool in self.holds[name].tools]}
         names: dict[str, Any] = {key: prefix + job[key] for key in ("tool", "prompt", "record") if key in job}
         return {**job, **names}
 

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 
-const OPERATION_MS = 5_000;
+const OPERATION_MS = 10_000;
 const NEWS_MS = 1000;
 const MOST_TRIGGERS = 3;
 const MOST_CANCELS = 3;

@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from tests.peers.clients.ears import CHANGED_TOOLS, LOGGED, UPDATED, Ears
 
-OPERATION_SECONDS = 5.0
+OPERATION_SECONDS = 10.0
 NEWS_SECONDS = 1.0
 """How long a notification may take."""
 MOST_TRIGGERS = 3
