@@ -37,7 +37,7 @@ def over_stdio(target: Target, environment: Mapping[str, str], *words: str) -> T
 
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
-    with running_peers(tmp_path_factory.mktemp("peers")) as running:
+    with running_peers(tmp_path_factory.mktemp("peers"), SERVERS) as running:
         yield running
 
 
@@ -45,7 +45,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
 def entries(request: pytest.FixtureRequest, peers: Peers, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Entry]:
     """Every client's every operation, through a running gateway or one of its own."""
     folder = tmp_path_factory.mktemp(request.param)
-    config = peers.write_config(folder / "penstock.toml", SERVERS)
+    config = peers.write_config(folder / "penstock.toml")
     config.chmod(0o600)
     environment = gateway_environment(make_home(folder), PENSTOCK_STATE_DIR=str(folder / "state"))
     found: list[Entry] = []
@@ -54,7 +54,7 @@ def entries(request: pytest.FixtureRequest, peers: Peers, tmp_path_factory: pyte
         for client in stdio_clients():
             targets = [
                 over_stdio(target, environment, "--config", str(config))
-                for target in peers.gateway_targets(client, gateway, SERVERS)
+                for target in peers.gateway_targets(client, gateway)
                 if target.name in VIEWS[request.param]
             ]
             if request.param == "alone":

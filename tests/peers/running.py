@@ -60,9 +60,10 @@ class Target(NamedTuple):
 class Peers:
     """The servers of the matrix, running, and what each says it holds."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, only: Collection[str] = ()) -> None:
+        """`only`: the names of some servers."""
         self.folder = folder
-        self.servers = servers(_make_repository(folder))
+        self.servers = [one for one in servers(_make_repository(folder)) if not only or one.name in only]
         self._children: list[Child] = []
         self.urls: dict[str, str] = {}
         self.turns = {server.process: threading.Lock() for server in self.servers}
@@ -130,10 +131,10 @@ class Peers:
         """The end of every server's stderr."""
         return "\n".join(child.stderr_tail(1500) for child in self._children)
 
-    def write_config(self, path: Path, only: Collection[str] = ()) -> Path:
-        """A penstock.toml with every server in it, or `only` some."""
+    def write_config(self, path: Path) -> Path:
+        """A penstock.toml with every server in it."""
         lines: list[str] = []
-        for server in self._chosen(only):
+        for server in self.servers:
             lines.append(f"[servers.{server.name}]")
             if server.command:
                 variables = ", ".join(f"{name} = {json.dumps(value)}" for name, value in environment().items())
@@ -159,16 +160,12 @@ class Peers:
                 targets.append(self._target(client, plain, self.urls[server.name], through_gateway=False))
         return targets
 
-    def gateway_targets(self, client: PeerClient, gateway: Gateway, only: Collection[str] = ()) -> list[Target]:
-        """What a client is to do with each server's view, and with the view of all; `only`: what `write_config` got."""
-        chosen = self._chosen(only)
-        targets = [self._target(client, server, gateway.view(server.name)) for server in chosen]
-        one = next(server for server in chosen if server.name == ONE_OF_ALL)
-        of_all = self._target(client, one, gateway.view(), f"{one.name}_", all_names=[server.name for server in chosen])
+    def gateway_targets(self, client: PeerClient, gateway: Gateway) -> list[Target]:
+        """What a client is to do with each server's view, and with the view of all."""
+        targets = [self._target(client, server, gateway.view(server.name)) for server in self.servers]
+        one = next(server for server in self.servers if server.name == ONE_OF_ALL)
+        of_all = self._target(client, one, gateway.view(), f"{one.name}_")
         return [*targets, of_all]
-
-    def _chosen(self, only: Collection[str]) -> list[PeerServer]:
-        return [server for server in self.servers if not only or server.name in only]
 
     def _target(
         self,
@@ -177,10 +174,9 @@ class Peers:
         url: str,
         prefix: str = "",
         *,
-        all_names: Sequence[str] = (),
         through_gateway: bool = True,
     ) -> Target:
-        """`prefix` stands before the server's names in the view of all, which is that of `all_names`."""
+        """`prefix` stands before the server's names in the view of all."""
         name = ALL if prefix else server.name
         jobs, left_out = [], {}
         for operation, reason in server.lacks.items():
@@ -206,23 +202,23 @@ class Peers:
                 named = {"as": operation, "key": f"{client.name} {name}"}
                 if client.era == "modern" and "unasked_if_modern" in job:
                     named["unasked"] = job["unasked_if_modern"]
-                jobs.append({**self._job(server, job, prefix, all_names), **hurry, **named})
+                jobs.append({**self._job(server, job, prefix), **hurry, **named})
         return Target(name, server.process, {"url": url}, jobs, through_gateway, left_out)
 
-    def _job(self, server: PeerServer, job: dict[str, Any], prefix: str, all_names: Sequence[str]) -> dict[str, Any]:
+    def _job(self, server: PeerServer, job: dict[str, Any], prefix: str) -> dict[str, Any]:
         if job["op"] == "list":
             if not prefix:
                 return {**job, "expect": list(self.holds[server.name].tools)}
-            return {**job, "expect": [f"{name}_{tool}" for name in all_names for tool in self.holds[name].tools]}
+            return {**job, "expect": [f"{name}_{tool}" for name, holds in self.holds.items() for tool in holds.tools]}
         names: dict[str, Any] = {key: prefix + job[key] for key in ("tool", "prompt", "record") if key in job}
         return {**job, **names}
 
 
 @contextmanager
-def running_peers(folder: Path) -> Iterator[Peers]:
-    """Start the servers that listen; end them afterwards."""
+def running_peers(folder: Path, only: Collection[str] = ()) -> Iterator[Peers]:
+    """Start the servers that listen, or `only` some; end them afterwards."""
     with ExitStack() as stack:
-        yield Peers(folder, stack)
+        yield Peers(folder, stack, only)
 
 
 def _free_port() -> int:
