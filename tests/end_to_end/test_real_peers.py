@@ -70,7 +70,7 @@ def test_every_operation_works_between_clients_and_servers_of_either_era(entries
         (eras[entry.client], entry.server.split("-")[-1], entry.operation) for entry in entries if entry.outcome == "ok"
     }
     for era in ("legacy", "modern"):
-        for pinned in ("legacy", "modern", "stdio"):
+        for pinned in ("legacy", "modern", "stdio", "sse"):
             assert {operation for one, kind, operation in shown if (one, kind) == (era, pinned)} == set(OPERATIONS)
 
 

@@ -26,7 +26,8 @@ VIEWS = {
 
 def stdio_clients() -> list[PeerClient]:
     """Those of the matrix whose adapters know stdio."""
-    return [client for client in clients() if not client.name.startswith(("FastMCP", "Inspector"))]
+    known = [client for client in clients() if not client.name.startswith(("FastMCP", "Inspector"))]
+    return [client for client in known if client.path == "/mcp"]
 
 
 def over_stdio(target: Target, environment: Mapping[str, str], *words: str) -> Target:

@@ -6,8 +6,7 @@ Knows: the names of servers, operations and eras. Does not know: how anything is
 from typing import Final, NamedTuple
 
 NEWS_OF_A_SESSION: Final = (
-    "the server tells the session in which it was asked, on that session's own (GET) stream; "
-    "Penstock listens to the GET stream of another session, its own"
+    "the server tells only the session in which something was changed; Penstock subscribes in a session of its own"
 )
 LISTS_BY_CAPABILITY: Final = (
     "the server shows tools by what its client can; Penstock's session for lists declares no capabilities over HTTP"
@@ -34,10 +33,11 @@ PROBE_SECONDS: Final = 0.8
 PROBE_NEWS_SECONDS: Final = 0.3
 
 KNOWN: Final = (
-    Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http"), ("updated",)),
+    Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http", "everything-sse"), ("updated",)),
+    Known(NEWS_OF_A_SESSION, ("sdk-sse",), ("tools-changed",)),
     Known(NEWS_ON_A_CALL, ("fastmcp",), ("tools-changed",), "legacy"),
     Known(NEWS_ON_A_CALL, ("fastmcp-legacy",), ("tools-changed",)),
-    Known(LISTS_BY_CAPABILITY, ("everything-http", "all"), ("list",)),
+    Known(LISTS_BY_CAPABILITY, ("everything-http", "everything-sse", "all"), ("list",)),
     Known(LOGS_UNDECLARED, ("sdk-stdio", "sdk-modern"), ("log",), "legacy"),
 )
 

@@ -141,6 +141,7 @@ def run_matrix(
         if not direct:
             config = peers.write_config(folder / "penstock.toml")
             gateway = stack.enter_context(Gateway(folder, ["--config", str(config)]))
+            peers.wait_until_listed(gateway)
 
         def work(client: PeerClient) -> list[Entry]:
             targets = peers.gateway_targets(client, gateway) if gateway else peers.direct_targets(client)
@@ -148,6 +149,8 @@ def run_matrix(
             return run_client(client, chosen, peers, folder / client.name.replace(" ", "-"))
 
         chosen = [client for client in clients() if not only_clients or client.name in only_clients]
+        if direct:
+            chosen = [client for client in chosen if client.path == "/mcp"]  # a server has one path
         failed = False
         with ThreadPoolExecutor(AT_ONCE) as at_work:
             for entries in at_work.map(work, chosen):

@@ -12,7 +12,9 @@ from tests.peers.environments import legacy_python, modern_python, node
 NO_SUBSCRIBING: Final = "FastMCP's client has no call to subscribe with"
 ONE_PROCESS_EACH: Final = "the command line does one thing and ends"
 NO_TERMINAL: Final = "with no terminal it cancels whatever it is asked"
-A_FEW: Final = "it is tried with some servers alone, for a process for each operation costs a second"
+A_FEW: Final = "it is tried with some servers alone, to save time"
+OF_EVERY_KIND: Final = frozenset({"everything-sse", "sdk-stdio", "sdk-sse", "fixture-legacy", "fixture-modern", "all"})
+OF_MOST_KINDS: Final = OF_EVERY_KIND | {"everything-http", "fastmcp", "sdk-legacy", "sdk-modern", "typescript-1"}
 INSPECTOR_LACKS: Final = {
     **dict.fromkeys(("progress", "cancel", "log", "tools-changed", "updated"), ONE_PROCESS_EACH),
     **dict.fromkeys(("accept", "decline", "url", "sampling", "roots"), NO_TERMINAL),
@@ -25,17 +27,23 @@ class PeerClient(NamedTuple):
     name: str
     command: list[str]
     mode: str = "auto"
+    path: str = "/mcp"
+    """Under which of the gateway's paths it finds the views: `/sse` for HTTP+SSE."""
     lacks: Mapping[str, str] = {}
     """Operations that its library does not have, each with the reason."""
     is_legacy: bool = False
     """Whether it speaks legacy revisions alone."""
     only: frozenset[str] = frozenset()
-    """The servers it is tried with, where that is not all of them: a client that costs a second for each operation."""
+    """The servers it is tried with, where that is not all of them."""
 
     @property
     def era(self) -> str:
         """What it speaks to a gateway that has both eras."""
-        return "legacy" if self.is_legacy or self.mode == "legacy" else "modern"
+        return "legacy" if self.is_legacy or self.mode == "legacy" or self.path == "/sse" else "modern"
+
+    def address(self, url: str) -> str:
+        """Where it finds a view of the gateway."""
+        return url.replace("/mcp", self.path, 1)
 
 
 def clients() -> list[PeerClient]:
@@ -45,18 +53,26 @@ def clients() -> list[PeerClient]:
     def module(python: str, name: str) -> list[str]:
         return [python, "-m", f"tests.peers.clients.{name}"]
 
+    def over_sse(name: str, command: list[str]) -> PeerClient:
+        return PeerClient(f"{name}, HTTP+SSE", command, path="/sse", only=OF_EVERY_KIND)
+
     modern, fastmcp = module(modern_python(), "python_modern"), module(modern_python(), "fastmcp_client")
     inspector = module(modern_python(), "inspector")
-    typescript = [node(), str(folder / "typescript_2.mjs")]
+    older = module(legacy_python(), "python_legacy")
+    typescript, typescript_1 = ([node(), str(folder / f"typescript_{number}.mjs")] for number in (2, 1))
     return [
         PeerClient("Python SDK 2.x", modern),
         PeerClient("Python SDK 2.x, legacy mode", modern, "legacy"),
-        PeerClient("Python SDK 1.x", module(legacy_python(), "python_legacy"), is_legacy=True),
+        PeerClient("Python SDK 1.x", older, is_legacy=True),
         PeerClient("FastMCP", fastmcp, lacks={"tools-changed": NO_SUBSCRIBING, "updated": NO_SUBSCRIBING}),
-        PeerClient("FastMCP, legacy mode", fastmcp, "legacy", lacks={"updated": NO_SUBSCRIBING}),
-        PeerClient("TypeScript SDK 1.x", [node(), str(folder / "typescript_1.mjs")], is_legacy=True),
+        PeerClient("FastMCP, legacy mode", fastmcp, "legacy", lacks={"updated": NO_SUBSCRIBING}, only=OF_MOST_KINDS),
+        PeerClient("TypeScript SDK 1.x", typescript_1, is_legacy=True),
         PeerClient("TypeScript SDK 2.x", typescript),
-        PeerClient("TypeScript SDK 2.x, legacy mode", typescript, "legacy"),
-        PeerClient("Inspector", inspector, "legacy", INSPECTOR_LACKS, only=frozenset({"fixture-modern"})),
-        PeerClient("Inspector, modern era", inspector, "auto", INSPECTOR_LACKS, only=frozenset({"everything-stdio"})),
+        PeerClient("TypeScript SDK 2.x, legacy mode", typescript, "legacy", only=OF_MOST_KINDS),
+        over_sse("Python SDK 2.x", modern),
+        over_sse("Python SDK 1.x", older),
+        over_sse("TypeScript SDK 2.x", typescript),
+        over_sse("TypeScript SDK 1.x", typescript_1),
+        PeerClient("Inspector", inspector, "legacy", lacks=INSPECTOR_LACKS, only=frozenset({"fixture-modern"})),
+        PeerClient("Inspector, modern era", inspector, lacks=INSPECTOR_LACKS, only=frozenset({"everything-stdio"})),
     ]

@@ -51,6 +51,10 @@ class PeerServer(NamedTuple):
     """Run by the gateway over stdio."""
     listens: list[str] | None = None
     """Run by us; prints its URL, or listens on $PORT and says so."""
+    path: str = "/mcp"
+    """Where it listens, unless it prints its URL."""
+    kind: str = ""
+    """Servers of one kind hold the same; empty for one that has no like."""
     same_as: str = ""
     """The server whose process this one is, under another `protocol`."""
     protocol: str = "auto"
@@ -210,6 +214,7 @@ def _reference_servers(repository: Path) -> list[PeerServer]:
             {**EVERYTHING, "roots": {**EVERYTHING["roots"], "unasked": CACHED}},
             EVERYTHING_LACKS,
             command=everything_command("stdio"),
+            kind="everything",
             speaks="legacy",
         ),
         PeerServer(
@@ -217,8 +222,18 @@ def _reference_servers(repository: Path) -> list[PeerServer]:
             {**EVERYTHING, "roots": {**EVERYTHING["roots"], "unasked_if_modern": CACHED}},
             EVERYTHING_LACKS,
             listens=everything_command("streamableHttp"),
+            kind="everything",
             speaks="legacy",
             not_for_modern=LATE_LOG,
+        ),
+        PeerServer(
+            "everything-sse",
+            {**EVERYTHING, "roots": {**EVERYTHING["roots"], "unasked_if_modern": CACHED}},
+            EVERYTHING_LACKS,
+            listens=everything_command("sse"),
+            kind="everything",
+            path="/sse",
+            speaks="legacy",
         ),
         PeerServer(
             "time",
@@ -239,35 +254,44 @@ def _own_servers() -> list[PeerServer]:
         return PeerServer(name, _without(own(f"peers://{readme}/readme", says), lacks), lacks, **more)
 
     def fastmcp(name: str, **more: Any) -> PeerServer:
-        return of(name, NO_SUBSCRIBING, needs={"tools-changed": "legacy"}, **more)
+        return of(name, NO_SUBSCRIBING, kind="fastmcp", needs={"tools-changed": "legacy"}, **more)
 
     def sdk(name: str, transport: str, **more: Any) -> PeerServer:
         how = "command" if transport == "stdio" else "listens"
         command = _module(modern, "sdk_server", name, transport)
-        server = of(name, {}, needs={"updated": "modern"}, **{how: command}, **more)
-        if server.protocol == "auto":
+        server = of(name, {}, kind="sdk", needs={"updated": "modern"}, **{how: command}, **more)
+        if transport == "stdio":
             return server
-        return server._replace(does={**server.does, "call": call("spoken_revision", {}, server.protocol)})
+        revision = LEGACY if server.protocol == "auto" else server.protocol
+        return server._replace(does={**server.does, "call": call("spoken_revision", {}, revision)})
 
     def python(name: str, transport: str) -> PeerServer:
         how = "command" if transport == "stdio" else "listens"
         command = _module(older, "python_1_server", name, transport)
-        return of(name, NO_SUBSCRIBING, speaks="legacy", **{how: command})
+        return of(name, NO_SUBSCRIBING, kind="python-1", speaks="legacy", **{how: command})
 
     return [
         fastmcp("fastmcp", listens=_module(modern, "fastmcp_server")),
         fastmcp("fastmcp-legacy", same_as="fastmcp", protocol=LEGACY),
         fastmcp("fastmcp-modern", same_as="fastmcp", protocol=MODERN),
         sdk("sdk-stdio", "stdio"),
+        sdk("sdk-sse", "sse", speaks="legacy"),
         sdk("sdk-legacy", "http", protocol=LEGACY),
         sdk("sdk-modern", "http", protocol=MODERN),
         python("python-1-stdio", "stdio"),
         python("python-1", "http"),
-        of("typescript-1-stdio", {}, command=[*typescript, "typescript-1-stdio", "stdio"], speaks="legacy"),
+        of(
+            "typescript-1-stdio",
+            {},
+            command=[*typescript, "typescript-1-stdio", "stdio"],
+            kind="typescript-1",
+            speaks="legacy",
+        ),
         of(
             "typescript-1",
             {},
             listens=[*typescript, "typescript-1", "http"],
+            kind="typescript-1",
             speaks="legacy",
             not_for_modern=LATE_LOG,
         ),
@@ -277,7 +301,7 @@ def _own_servers() -> list[PeerServer]:
 def _fixtures() -> list[PeerServer]:
     def of(name: str, **more: Any) -> PeerServer:
         speaks = next((era for era in ("legacy", "modern") if name.startswith(f"fixture-{era}")), "")
-        return PeerServer(name, FIXTURE, FIXTURE_LACKS, speaks=speaks, **more)
+        return PeerServer(name, FIXTURE, FIXTURE_LACKS, kind="fixture", speaks=speaks, **more)
 
     def command(kind: str, transport: str) -> list[str]:
         return _module(modern_python(), "conformance_server", kind, transport)

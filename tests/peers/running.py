@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,7 @@ ALL: Final = "all"
 ONE_OF_ALL: Final = "fastmcp"
 
 
+LISTED_SECONDS: Final = 60.0
 OTHER: Final = {"legacy": "modern", "modern": ""}
 """The era that a client of that era does not have; modern ones have both."""
 
@@ -73,7 +75,19 @@ class Peers:
             for name, child, url in started:
                 self._children.append(stack.enter_context(child))
                 self.urls[name] = url
-        self.holds = self._ask_directly()
+        asking = ThreadPoolExecutor(1)
+        stack.callback(asking.shutdown)
+        self._holds = asking.submit(self._ask_directly)
+        """Asked while the gateway starts."""
+
+    @property
+    def holds(self) -> dict[str, Holds]:
+        """What each server holds, as one of its kind says itself.
+
+        Raises:
+            ProcessFailed: it does not say.
+        """
+        return self._holds.result()
 
     def _start(self, server: PeerServer) -> tuple[str, Child, str]:
         home = make_home(self.folder / server.name)
@@ -88,20 +102,21 @@ class Peers:
         try:
             if not prints_url:
                 _wait_for_port(port, child)
-                return server.name, child, f"http://127.0.0.1:{port}/mcp"
+                return server.name, child, f"http://127.0.0.1:{port}{server.path}"
             return server.name, child, child.read_line(30)
         except ProcessFailed:
             child.end()
             raise
 
     def _ask_directly(self) -> dict[str, Holds]:
-        """What each server holds, from its own mouth, by the Python SDK's client."""
-        asked = [server for server in self.servers if not server.same_as]
+        asked = {server.kind or server.name: server for server in self.servers if not server.same_as}
+        asked |= {server.kind or server.name: server for server in self.servers if server.listens}
+        chosen = list(asked.values())
         with ThreadPoolExecutor(2) as asking:
-            halves = asking.map(self._describe, (asked[::2], asked[1::2]))
+            halves = asking.map(self._describe, [half for half in (chosen[::2], chosen[1::2]) if half])
             details = {name: detail for half in halves for name, detail in half.items()}
         holds = {name: Holds(it["tools"], it["prompts"], it["resources"]) for name, it in details.items()}
-        return {server.name: holds[server.process] for server in self.servers}
+        return {server.name: holds[asked[server.kind or server.name].name] for server in self.servers}
 
     def _describe(self, asked: Sequence[PeerServer]) -> dict[str, Any]:
         targets = [
@@ -148,13 +163,26 @@ class Peers:
         path.write_text("\n".join(lines), "utf-8")
         return path
 
+    def wait_until_listed(self, gateway: Gateway) -> None:
+        """Until the gateway has every server's tools: those over stdio start with it.
+
+        Raises:
+            ProcessFailed: it has not got them in time.
+        """
+        give_up_at = time.monotonic() + LISTED_SECONDS
+        for server in self.servers:
+            while not _lists_tools(gateway.view(server.name)):
+                if time.monotonic() > give_up_at:
+                    raise ProcessFailed(f"{server.name} has no tools after {LISTED_SECONDS} s\n{gateway.stderr_tail()}")
+                time.sleep(0.1)  # nothing tells that it is ready
+
     def direct_targets(self, client: PeerClient) -> list[Target]:
         """What a client is to do with the servers that listen, with no gateway between, so that nothing pins a revision."""
         any_call = call("add", {"a": 2, "b": 40}, "42")
         targets = []
         for server in self.servers:
             if server.listens and server.speaks != OTHER[client.era]:
-                pinned = server.protocol != "auto"
+                pinned = server.does["call"]["tool"] == "spoken_revision"
                 does = {**server.does, "call": any_call} if pinned else server.does
                 plain = server._replace(does=does)
                 targets.append(self._target(client, plain, self.urls[server.name], through_gateway=False))
@@ -162,9 +190,9 @@ class Peers:
 
     def gateway_targets(self, client: PeerClient, gateway: Gateway) -> list[Target]:
         """What a client is to do with each server's view, and with the view of all."""
-        targets = [self._target(client, server, gateway.view(server.name)) for server in self.servers]
+        targets = [self._target(client, server, client.address(gateway.view(server.name))) for server in self.servers]
         one = next(server for server in self.servers if server.name == ONE_OF_ALL)
-        of_all = self._target(client, one, gateway.view(), f"{one.name}_")
+        of_all = self._target(client, one, client.address(gateway.view()), f"{one.name}_")
         return [*targets, of_all]
 
     def _target(
@@ -212,6 +240,13 @@ class Peers:
             return {**job, "expect": [f"{name}_{tool}" for name, holds in self.holds.items() for tool in holds.tools]}
         names: dict[str, Any] = {key: prefix + job[key] for key in ("tool", "prompt", "record") if key in job}
         return {**job, **names}
+
+
+def _lists_tools(url: str) -> bool:
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:
+        return b'"inputSchema"' in answer.read()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -40,6 +41,11 @@ class Session(Protocol):
 
 
 Open = Callable[[dict[str, Any], str, Ears], AbstractAsyncContextManager[Session]]
+
+
+def is_sse(url: str) -> bool:
+    """Whether a URL is one of HTTP+SSE: the gateway's, and those of servers of that transport, say so in their paths."""
+    return urlsplit(url).path.split("/")[1] == "sse"
 
 
 class Failed(Exception):

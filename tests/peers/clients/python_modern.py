@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import mcp_types as types
 from mcp import Client
+from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.subscriptions import ResourceUpdated
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -133,6 +134,8 @@ async def open_session(target: dict[str, Any], mode: str, ears: Ears) -> AsyncIt
     if "command" in target:
         program, *arguments = target["command"]
         where = stdio_client(StdioServerParameters(command=program, args=arguments, env=target.get("env")))
+    elif driver.is_sse(where):
+        where = sse_client(where)
     async with Client(where, mode=mode, **callbacks(ears)) as client:
         yield Session(client, ears)
 

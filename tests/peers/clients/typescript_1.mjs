@@ -1,9 +1,11 @@
 // The client of the TypeScript SDK 1.x, which knows legacy revisions alone.
-import { CAPABILITIES, CHANGED_TOOLS, LOGGED, UPDATED, load, main, transportTo } from './driver.mjs';
+import { CAPABILITIES, CHANGED_TOOLS, LOGGED, UPDATED } from './driver.mjs';
+import { countArrivals, isSse, load, main, transportTo } from './driver.mjs';
 
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
-const { StdioClientTransport } = load('@modelcontextprotocol/sdk/client/stdio.js');
-const { StreamableHTTPClientTransport } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
+const { SSEClientTransport: Sse } = load('@modelcontextprotocol/sdk/client/sse.js');
+const { StdioClientTransport: Stdio } = load('@modelcontextprotocol/sdk/client/stdio.js');
+const { StreamableHTTPClientTransport: Http } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
 const types = load('@modelcontextprotocol/sdk/types.js');
 
 class PeerClient extends Client {
@@ -36,6 +38,7 @@ class PeerClient extends Client {
 await main(async (target, mode, ears) => {
   const client = new PeerClient({ name: 'typescript-1', version: '1.0.0' }, { capabilities: CAPABILITIES });
   client.listenWith(ears);
-  await client.connect(transportTo(target, StreamableHTTPClientTransport, StdioClientTransport));
+  await client.connect(transportTo(target, { Http, Sse, Stdio }));
+  if (isSse(target)) countArrivals(client);
   return client;
 });

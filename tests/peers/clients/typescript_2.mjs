@@ -1,8 +1,10 @@
 // The TypeScript client 2.x; mode `auto` probes for 2026-07-28, mode `legacy` does not.
-import { CAPABILITIES, CHANGED_TOOLS, LOGGED, UPDATED, load, main, transportTo } from './driver.mjs';
+import { CAPABILITIES, CHANGED_TOOLS, LOGGED, UPDATED } from './driver.mjs';
+import { countArrivals, isSse, load, main, transportTo } from './driver.mjs';
 
-const { Client, LOG_LEVEL_META_KEY, StreamableHTTPClientTransport } = load('@modelcontextprotocol/client');
-const { StdioClientTransport } = load('@modelcontextprotocol/client/stdio');
+const { Client, LOG_LEVEL_META_KEY, ...transports } = load('@modelcontextprotocol/client');
+const { SSEClientTransport: Sse, StreamableHTTPClientTransport: Http } = transports;
+const { StdioClientTransport: Stdio } = load('@modelcontextprotocol/client/stdio');
 
 class PeerClient extends Client {
   callTool(name, args, options) {
@@ -42,6 +44,7 @@ await main(async (target, mode, ears) => {
   const options = { versionNegotiation: { mode }, capabilities: CAPABILITIES };
   const client = new PeerClient({ name: 'typescript-2', version: '1.0.0' }, options);
   client.listenWith(ears);
-  await client.connect(transportTo(target, StreamableHTTPClientTransport, StdioClientTransport));
+  await client.connect(transportTo(target, { Http, Sse, Stdio }));
+  if (isSse(target)) countArrivals(client);
   return client;
 });
