@@ -2,46 +2,43 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
-from tests.peers.environments import gateway_environment, node, penstock_command
+from tests.peers.environments import gateway_environment, penstock_command
 from tests.peers.gateway import Gateway
-from tests.peers.matrix import ALL, OPERATIONS, Entry, PeerClient, Peers, clients, run_client, running_peers, table
+from tests.peers.matrix import Entry, run_client
+from tests.peers.peer_clients import PeerClient, clients
+from tests.peers.peer_servers import OPERATIONS
 from tests.peers.processes import make_home
+from tests.peers.running import ALL, Peers, Target, running_peers
+from tests.peers.tables import folded
 
 pytestmark = pytest.mark.peers
+SERVERS = ("everything-http", "fastmcp", "sdk-stdio", "sdk-legacy", "sdk-modern")
+"""One of each era and transport."""
 VIEWS = {
-    "attached": ("everything-http", "fastmcp", "sdk-stdio", "sdk-legacy", "sdk-modern", ALL),
+    "attached": (*SERVERS, ALL),
     "alone": ("sdk-stdio", ALL),
 }
 """A gateway that stands alone starts every stdio server anew, so it is asked less."""
 
 
 def stdio_clients() -> list[PeerClient]:
-    """Those of the matrix whose adapters know stdio, and the modern TypeScript SDK told to be old."""
-    known = [client for client in clients() if client.name != "FastMCP"]
-    newest = next(client for client in known if client.name == "TypeScript SDK 2.x")
-    assert newest.command[0] == node()
-    return [*known, PeerClient(f"{newest.name}, legacy mode", newest.command, "legacy")]
+    """Those of the matrix whose adapters know stdio."""
+    known = [client for client in clients() if not client.name.startswith(("FastMCP", "Inspector"))]
+    return [client for client in known if client.path == "/mcp"]
 
 
-def over_stdio(target: Mapping[str, Any], environment: Mapping[str, str], *words: str) -> dict[str, Any]:
+def over_stdio(target: Target, environment: Mapping[str, str], *words: str) -> Target:
     """The same operations, asked of a child process instead of a URL."""
-    view = () if target["name"] == ALL else ("--view", target["name"])
-    command = [*penstock_command(), "stdio", *view, *words]
-    return {
-        "name": target["name"],
-        "operations": target["operations"],
-        "command": command,
-        "env": dict(environment),
-    }
+    view = () if target.name == ALL else ("--view", target.name)
+    return target._replace(where={"command": [*penstock_command(), "stdio", *view, *words], "env": dict(environment)})
 
 
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
-    with running_peers(tmp_path_factory.mktemp("peers")) as running:
+    with running_peers(tmp_path_factory.mktemp("peers"), SERVERS) as running:
         yield running
 
 
@@ -59,18 +56,18 @@ def entries(request: pytest.FixtureRequest, peers: Peers, tmp_path_factory: pyte
             targets = [
                 over_stdio(target, environment, "--config", str(config))
                 for target in peers.gateway_targets(client, gateway)
-                if target["name"] in VIEWS[request.param]
+                if target.name in VIEWS[request.param]
             ]
             if request.param == "alone":
                 gateway.end()
-            found += run_client(client, targets, folder / client.name.replace(" ", "-"))
-    print(f"\n{request.param}\n{table(found)}")
+            found += run_client(client, targets, peers, folder / client.name.replace(" ", "-"))
+    print(f"\n{request.param}\n{folded(found)}")
     return found
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_client_can_do_over_stdio_what_the_servers_can(operation: str, entries: Sequence[Entry]) -> None:
-    failures = [entry for entry in entries if entry.operation == operation and entry.outcome == "fails"]
+    failures = [entry for entry in entries if entry.operation == operation and entry.outcome == "FAIL"]
     assert not failures, "\n".join(f"{entry.client} × {entry.server}: {entry.detail}" for entry in failures)
     assert [entry for entry in entries if entry.operation == operation and entry.outcome == "ok"]
 

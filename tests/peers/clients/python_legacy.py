@@ -15,6 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
 
 from tests.peers.clients import driver
+from tests.peers.clients.ears import CHANGED_TOOLS, LOGGED, MODEL_SAYS, ROOT, UPDATED, Ears
 
 
 class Session:
@@ -52,6 +53,55 @@ class Session:
         await self._session.send_notification(types.ClientNotification(notification))
         scope.cancel()
 
+    async def logged_call(self, tool: str, arguments: dict[str, Any], level: Any) -> str:
+        has = self._session.get_server_capabilities()
+        if has is not None and has.logging is not None:
+            await self._session.set_logging_level(level)
+        return await self.call(tool, arguments, None)
+
+    @asynccontextmanager
+    async def watch(self, uri: str | None) -> AsyncIterator[None]:
+        if uri:
+            await self._session.subscribe_resource(AnyUrl(uri))
+        yield
+        if uri:
+            await self._session.unsubscribe_resource(AnyUrl(uri))
+
+
+def callbacks(ears: Ears) -> dict[str, Any]:
+    """What the client does when it is asked or told something."""
+
+    async def elicit(context: Any, params: Any) -> types.ElicitResult:
+        action, content = ears.form(getattr(params, "requestedSchema", None))
+        return types.ElicitResult(action=action, content=content)
+
+    async def sample(context: Any, params: Any) -> types.CreateMessageResult:
+        ears.note("sampling/createMessage")
+        said = types.TextContent(type="text", text=MODEL_SAYS)
+        return types.CreateMessageResult(role="assistant", content=said, model="none")
+
+    async def roots(context: Any) -> types.ListRootsResult:
+        ears.note("roots/list")
+        return types.ListRootsResult(roots=[types.Root(uri=ROOT)])
+
+    async def log(params: Any) -> None:
+        ears.note(LOGGED, str(params.data))
+
+    async def handle(message: Any) -> None:
+        said = message.root if isinstance(message, types.ServerNotification) else None
+        if isinstance(said, types.ToolListChangedNotification):
+            ears.note(CHANGED_TOOLS)
+        elif isinstance(said, types.ResourceUpdatedNotification):
+            ears.note(UPDATED, str(said.params.uri))
+
+    return {
+        "elicitation_callback": elicit,
+        "sampling_callback": sample,
+        "list_roots_callback": roots,
+        "logging_callback": log,
+        "message_handler": handle,
+    }
+
 
 def _transport(target: dict[str, Any]) -> Any:
     if "command" not in target:
@@ -62,8 +112,8 @@ def _transport(target: dict[str, Any]) -> Any:
 
 
 @asynccontextmanager
-async def open_session(target: dict[str, Any], mode: str) -> AsyncIterator[Session]:
-    async with _transport(target) as (read, write, *_), ClientSession(read, write) as session:
+async def open_session(target: dict[str, Any], mode: str, ears: Ears) -> AsyncIterator[Session]:
+    async with _transport(target) as (read, write, *_), ClientSession(read, write, **callbacks(ears)) as session:
         await session.initialize()
         yield Session(session)
 

@@ -1,0 +1,50 @@
+"""What is known not to pass through the gateway yet, with the reason. A test fails when one of these passes.
+
+Knows: the names of servers, operations and eras. Does not know: how anything is run.
+"""
+
+from typing import Final, NamedTuple
+
+NEWS_OF_A_SESSION: Final = (
+    "the server tells only the session in which something was changed; Penstock subscribes in a session of its own"
+)
+LISTS_BY_CAPABILITY: Final = (
+    "the server shows tools by what its client can; Penstock's session for lists declares no capabilities over HTTP"
+)
+NEWS_ON_A_CALL: Final = "the server tells of the change on the call's own stream, where Penstock drops it"
+LOGS_UNDECLARED: Final = (
+    "the server declares no logging, so a legacy client sets no level, and Penstock asks a modern server for no logs"
+)
+
+
+class Known(NamedTuple):
+    """Cells that do not pass, and why."""
+
+    reason: str
+    servers: tuple[str, ...]
+    operations: tuple[str, ...]
+    era: str = ""
+    """Only with clients of this era."""
+
+
+PROBES: Final = frozenset({"Python SDK 2.x", "Python SDK 2.x, legacy mode"})
+"""The clients by which known cells are tried all the same; each of them costs a wait."""
+PROBE_SECONDS: Final = 0.8
+PROBE_NEWS_SECONDS: Final = 0.3
+
+KNOWN: Final = (
+    Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http", "everything-sse"), ("updated",)),
+    Known(NEWS_OF_A_SESSION, ("sdk-sse",), ("tools-changed",)),
+    Known(NEWS_ON_A_CALL, ("fastmcp",), ("tools-changed",), "legacy"),
+    Known(NEWS_ON_A_CALL, ("fastmcp-legacy",), ("tools-changed",)),
+    Known(LISTS_BY_CAPABILITY, ("everything-http", "everything-sse", "all"), ("list",)),
+    Known(LOGS_UNDECLARED, ("sdk-stdio", "sdk-modern"), ("log",), "legacy"),
+)
+
+
+def known_reason(server: str, operation: str, era: str) -> str:
+    """Why that cell does not pass; empty when it has to."""
+    for known in KNOWN:
+        if server in known.servers and operation in known.operations and known.era in {"", era}:
+            return known.reason
+    return ""
