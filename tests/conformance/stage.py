@@ -1,0 +1,95 @@
+"""Servers of both eras, one gateway before them, and proxies on both sides, started once for all checks.
+
+Knows: fixtures, the gateway's command line, the proxy. Does not know: rows, checks.
+Servers whose traffic is looked at stand behind a proxy of their own (a lane), which one check has at a time.
+"""
+
+import queue
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.conformance.behaviour_table import Cell
+from tests.conformance.mutating_proxy import MutatingProxy, Port
+from tests.conformance.mutations import Mutation
+from tests.conformance.scene import Scene
+from tests.conformance.wire import SECONDS
+from tests.peers.environments import modern_python, plain_environment
+from tests.peers.gateway import Gateway
+from tests.peers.processes import Child, make_home
+
+LANES: Final = 3
+"""For each era. More checks of the server's side do not run at a time."""
+MUTATED_SECONDS: Final = 1.5
+"""How long a run that must fail waits for what does not come."""
+
+
+class Stage:
+    """Everything that checks run on. Use as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._servers: dict[str, str] = {}
+        self._lanes: dict[str, queue.Queue[tuple[str, Port]]] = {}
+
+    def __enter__(self) -> "Stage":
+        with ExitStack() as stack:
+            self._proxy = stack.enter_context(MutatingProxy())
+            flags: list[str] = []
+            for kind in ("modern", "legacy"):
+                command = [modern_python(), "-m", "tests.peers.servers.conformance_server", kind]
+                environment = plain_environment(make_home(self._folder / kind))
+                child = stack.enter_context(Child(f"the {kind} server", command, environment))
+                flags += ["--server", f"{kind}-stdio={shlex.join([*command, 'stdio'])}"]
+                self._servers[kind] = child.read_line(20)
+                flags += ["--server", f"{kind}={self._servers[kind]}"]
+                self._lanes[kind] = queue.Queue()
+                for number in range(LANES):
+                    port = self._proxy.open(self._servers[kind])
+                    self._lanes[kind].put((f"{kind}-lane-{number}", port))
+                    flags += ["--server", f"{kind}-lane-{number}={port.url}"]
+            self._gateway = stack.enter_context(Gateway(self._folder, flags))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def gateway_log(self) -> str:
+        """The end of what the gateway wrote to stderr."""
+        return self._gateway.stderr_tail(20_000)
+
+    @contextmanager
+    def direct(self, cell: Cell) -> Iterator[Scene]:
+        """A client before the server itself."""
+        yield Scene(self._servers[cell.server], cell.client, SECONDS)
+
+    @contextmanager
+    def through(self, cell: Cell, mutation: Mutation | None, *, back: bool) -> Iterator[Scene]:
+        """A client before the gateway; `back` where what the server is sent is looked at."""
+        seconds = SECONDS if mutation is None else MUTATED_SECONDS
+        with ExitStack() as stack:
+            name, lane = stack.enter_context(self._lane(cell, mutation)) if back else (self._name(cell), None)
+            on_answers = mutation if mutation is not None and mutation.to == "client" else None
+            front = self._proxy.open(self._gateway.view(name), on_answers)
+            stack.callback(self._proxy.close, front)
+            yield Scene(front.url, cell.client, seconds, lane)
+
+    @contextmanager
+    def _lane(self, cell: Cell, mutation: Mutation | None) -> Iterator[tuple[str, Port]]:
+        lanes = self._lanes[cell.server]
+        name, port = lanes.get(timeout=60)
+        try:
+            port.mutation = mutation if mutation is not None and mutation.to == "server" else None
+            yield name, port
+        finally:
+            port.mutation = None
+            port.held = None
+            lanes.put((name, port))
+
+    @staticmethod
+    def _name(cell: Cell) -> str:
+        return cell.server if cell.transport == "http" else f"{cell.server}-{cell.transport}"
