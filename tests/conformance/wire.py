@@ -5,6 +5,8 @@ Knows: HTTP, events, JSON. Does not know: eras, sessions, what should come back.
 
 import http.client
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,6 +17,12 @@ SECONDS: Final = 8.0
 """How long anything may take. Nothing here takes long; a run with a mutation waits for less."""
 
 Json = dict[str, Any]
+_thread = threading.local()
+
+
+def note_sockets(sockets: list[socket.socket]) -> None:
+    """From now on, in this thread, each new connection's socket goes into that list as well."""
+    _thread.sockets = sockets
 
 
 class SilenceError(AssertionError):
@@ -134,6 +142,9 @@ def send(url: str, verb: str, headers: Mapping[str, str], body: bytes | None = N
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=seconds)
     try:
+        connection.connect()
+        if hasattr(_thread, "sockets"):
+            _thread.sockets.append(connection.sock)
         connection.request(verb, parts.path, body, dict(headers))
         return Reply(connection, connection.getresponse())
     except TimeoutError:
