@@ -83,7 +83,7 @@ def runs_of(table: Iterable[Row], checks: Mapping[str, Check]) -> list[Run]:
             found += [Run(row, "direct", cell) for cell in same]
         if not row.waits:
             found += [Run(row, "mutated", row.cells[0], number) for number in range(len(row.mutations))]
-    return found
+    return sorted(found, key=lambda run: run.cell.transport)  # children take longest to start
 
 
 def run_all(runs: Iterable[Run], checks: Mapping[str, Check], stage: Stage) -> list[RunResult]:
@@ -111,8 +111,10 @@ def _problem(run: Run, check: Check, stage: Stage) -> str | None:
     with scene as on_stage:
         try:
             check.body(on_stage)
-        except (AssertionError, LookupError, TypeError) as error:
+        except (AssertionError, LookupError, TypeError, AttributeError) as error:
             failure = f"{type(error).__name__} in {_where(error)}: {error}"
+        except Exception as error:  # the run could not be made: that proves nothing, mutated or not, and the others go on
+            return f"broke with {type(error).__name__} in {_where(error)}: {error}"
     if mutation is None:
         if run.way == "through" and run.row.waits:
             return None if failure else f"{run.row.id} holds: take 'waits' off its row"

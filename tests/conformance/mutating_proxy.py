@@ -31,10 +31,16 @@ class Note:
         with contextlib.suppress(ValueError):
             self.message = json.loads(body)
         self.status = 0
+        self.answer_headers: dict[str, str] = {}
         self.answers: list[Any] = []
         """The messages of the answer, as they were passed on."""
         self.hung_up = threading.Event()
         """Set when who asked went away before the answer was whole."""
+
+    @property
+    def session(self) -> str | None:
+        """The session that the answer opened."""
+        return self.answer_headers.get("mcp-session-id")
 
     @property
     def method(self) -> str:
@@ -208,6 +214,7 @@ class _Exchange:
         while self._port.held == self._method:
             await asyncio.sleep(0.005)
         note.status = code
+        note.answer_headers = {name.lower(): value for name, value in headers}
         start = f"HTTP/1.1 {code} {' '.join(reason)}"
         if is_stream:
             await self._pass_stream(note, far, start, headers, mutation)

@@ -170,7 +170,7 @@ class Mutation:
         if path is None:
             return message
         changed = copy.deepcopy(message)
-        for holder, key in _places(changed, path.replace("@", PREFIX), creates="set" in self.table):
+        for holder, key in _places(changed, path.replace("@", PREFIX), creates="value" in self.table):
             if "drop" in self.table:
                 del holder[key]
             elif "append" in self.table:

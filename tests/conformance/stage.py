@@ -24,6 +24,8 @@ LANES: Final = 3
 """For each era. More checks of the server's side do not run at a time."""
 MUTATED_SECONDS: Final = 1.5
 """How long a run that must fail waits for what does not come."""
+DRAIN: Final = "0.2s"
+"""Checks leave calls behind that wait for their client; nobody comes back for them when the gateway stops."""
 
 
 class Stage:
@@ -38,7 +40,9 @@ class Stage:
     def __enter__(self) -> "Stage":
         with ExitStack() as stack:
             self._proxy = stack.enter_context(MutatingProxy())
-            flags: list[str] = []
+            config = self._folder / "penstock.toml"
+            config.write_text(f'[limits]\ndrain = "{DRAIN}"\n', "utf-8")
+            flags = ["--config", str(config)]
             for kind in ("modern", "legacy"):
                 command = [modern_python(), "-m", "tests.peers.servers.conformance_server", kind]
                 environment = plain_environment(make_home(self._folder / kind))
