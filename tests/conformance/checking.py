@@ -29,6 +29,8 @@ class Check(NamedTuple):
     body: Body
     back: bool
     """It looks at what the server is sent."""
+    changes: bool
+    """It has a server change things, of which every session of that server is told: it runs on servers that others leave alone."""
     direct: bool
     """It holds without a gateway too, when client and server are of one era."""
 
@@ -36,13 +38,15 @@ class Check(NamedTuple):
 CHECKS: Final[dict[str, Check]] = {}
 
 
-def check(row: str, *, back: bool = False, direct: bool = True) -> Callable[[Body], Body]:
+def check(
+    row: str, *, back: bool = False, changes: bool = False, direct: bool = True
+) -> Callable[[Body], Body]:
     """Register the check of a row. It asserts, and returns nothing."""
 
     def register(body: Body) -> Body:
         if row in CHECKS:
             raise ValueError(f"{row} has a check already: {CHECKS[row].body.__name__}")
-        CHECKS[row] = Check(row, body, back, direct and not back)
+        CHECKS[row] = Check(row, body, back, changes, direct and not back)
         return body
 
     return register
@@ -106,7 +110,11 @@ def _where(error: BaseException) -> str:
 
 def _problem(run: Run, check: Check, stage: Stage) -> str | None:
     mutation = Mutation(run.row.mutations[run.number]) if run.way == "mutated" else None
-    scene = stage.direct(run.cell) if run.way == "direct" else stage.through(run.cell, mutation, back=check.back)
+    scene = (
+        stage.direct(run.cell, changes=check.changes)
+        if run.way == "direct"
+        else stage.through(run.cell, mutation, back=check.back, changes=check.changes)
+    )
     failure = None
     with scene as on_stage:
         try:

@@ -22,6 +22,8 @@ class Dialogue:
             self._params["arguments"] = more.pop("arguments", {})
         self._more = more
         self.reply: Reply = scene.ask(method, self._params, **more)
+        self.last = ""
+        """The id of the last event that was read, where somebody noted it."""
 
     def questions(self, count: int = 1) -> dict[Any, Json]:
         """What the client is asked, by key: the name in `inputRequests`, or the request's id."""

@@ -171,6 +171,11 @@ class Scene:
         """The first exchange that is wanted, if it comes in time."""
         return self._port.wait_for(wanted, self._since, self.seconds)
 
+    @property
+    def server_url(self) -> str:
+        """Where the server itself is."""
+        return f"http://{self._port.host}:{self._port.target_port}{self._port.path}"
+
     def hold(self, method: str | None) -> None:
         """Keep back the server's answers to requests of a method; None lets them go."""
         self._port.held = method

@@ -4,8 +4,10 @@ Knows: fixtures, the gateway's command line, the proxy. Does not know: rows, che
 Servers whose traffic is looked at stand behind a proxy of their own (a lane), which one check has at a time.
 """
 
+import os
 import queue
 import shlex
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ LANES: Final = 3
 """For each era. More checks of the server's side do not run at a time."""
 MUTATED_SECONDS: Final = 1.5
 """How long a run that must fail waits for what does not come."""
+START_SECONDS: Final = 20.0
 DRAIN: Final = "0.2s"
 """Checks leave calls behind that wait for their client; nobody comes back for them when the gateway stops."""
 
@@ -44,12 +47,9 @@ class Stage:
             config.write_text(f'[limits]\ndrain = "{DRAIN}"\n', "utf-8")
             flags = ["--config", str(config)]
             for kind in ("modern", "legacy"):
-                command = [modern_python(), "-m", "tests.peers.servers.conformance_server", kind]
-                environment = plain_environment(make_home(self._folder / kind))
-                child = stack.enter_context(Child(f"the {kind} server", command, environment))
-                flags += ["--server", f"{kind}-stdio={shlex.join([*command, 'stdio'])}"]
-                self._servers[kind] = child.read_line(20)
-                flags += ["--server", f"{kind}={self._servers[kind]}"]
+                flags += ["--server", f"{kind}-stdio={shlex.join([*_command(kind), 'stdio'])}"]
+                for name in (kind, f"{kind}-changes"):
+                    flags += ["--server", f"{name}={self._start(stack, kind, name)}"]
                 self._lanes[kind] = queue.Queue()
                 for number in range(LANES):
                     port = self._proxy.open(self._servers[kind])
@@ -62,21 +62,30 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def _start(self, stack: ExitStack, kind: str, name: str) -> str:
+        """Start a server; where it is."""
+        child = stack.enter_context(
+            Child(f"the server {name}", _command(kind), plain_environment(make_home(self._folder / name)))
+        )
+        stack.callback(os.killpg, child.pid, signal.SIGKILL)  # it would wait for its hundreds of sessions
+        self._servers[name] = child.read_line(START_SECONDS)
+        return self._servers[name]
+
     def gateway_log(self) -> str:
         """The end of what the gateway wrote to stderr."""
         return self._gateway.stderr_tail(20_000)
 
     @contextmanager
-    def direct(self, cell: Cell) -> Iterator[Scene]:
-        """A client before the server itself."""
-        yield Scene(self._servers[cell.server], cell.client, SECONDS)
+    def direct(self, cell: Cell, *, changes: bool) -> Iterator[Scene]:
+        """A client before the server itself; `changes` where it changes things."""
+        yield Scene(self._servers[_name(cell, changes)], cell.client, SECONDS)
 
     @contextmanager
-    def through(self, cell: Cell, mutation: Mutation | None, *, back: bool) -> Iterator[Scene]:
+    def through(self, cell: Cell, mutation: Mutation | None, *, back: bool, changes: bool) -> Iterator[Scene]:
         """A client before the gateway; `back` where what the server is sent is looked at."""
         seconds = SECONDS if mutation is None else MUTATED_SECONDS
         with ExitStack() as stack:
-            name, lane = stack.enter_context(self._lane(cell, mutation)) if back else (self._name(cell), None)
+            name, lane = stack.enter_context(self._lane(cell, mutation)) if back else (_name(cell, changes), None)
             on_answers = mutation if mutation is not None and mutation.to == "client" else None
             front = self._proxy.open(self._gateway.view(name), on_answers)
             stack.callback(self._proxy.close, front)
@@ -94,6 +103,13 @@ class Stage:
             port.held = None
             lanes.put((name, port))
 
-    @staticmethod
-    def _name(cell: Cell) -> str:
-        return cell.server if cell.transport == "http" else f"{cell.server}-{cell.transport}"
+
+def _command(kind: str) -> list[str]:
+    return [modern_python(), "-m", "tests.peers.servers.conformance_server", kind]
+
+
+def _name(cell: Cell, changes: bool) -> str:
+    """What the gateway calls a cell's server. A child has few sessions, so that its changes disturb nobody."""
+    if cell.transport != "http":
+        return f"{cell.server}-{cell.transport}"
+    return f"{cell.server}-changes" if changes else cell.server

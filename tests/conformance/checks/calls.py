@@ -88,7 +88,7 @@ def log_lines_are_of_the_level_asked_for(scene: Scene) -> None:
         assert told == ["info"] * count and "result" in reply.seen[-1], reply
 
 
-@check("logs-stay-on-their-stream")
+@check("logs-stay-on-their-stream", changes=True)
 def log_lines_stay_on_their_stream(scene: Scene) -> None:
     with scene.listen(toolsListChanged=True) as stream:
         stream.next()
@@ -97,7 +97,7 @@ def log_lines_stay_on_their_stream(scene: Scene) -> None:
         assert not [said for said in hear(stream, TOOLS_CHANGED) if said["method"] == LOG]
 
 
-@check("a-sessions-level-counts-for-its-calls")
+@check("a-sessions-level-counts-for-its-calls", direct=False)
 def a_sessions_level_counts_for_its_calls(scene: Scene) -> None:
     for level, count in (("debug", 3), ("error", 0)):
         assert scene.ask("logging/setLevel", {"level": level}).result == {}

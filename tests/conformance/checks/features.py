@@ -24,7 +24,7 @@ def all_resources_are_listed(scene: Scene) -> None:
     assert [template["uriTemplate"] for template in templates] == [content.TEMPLATE]
 
 
-@check("lists-do-not-depend-on-the-connection")
+@check("lists-do-not-depend-on-the-connection", changes=True)
 def a_list_is_the_same_for_whoever_asks(scene: Scene) -> None:
     first = scene.ask("tools/list").result["tools"]
     scene.call("test_trigger_tool_change").read()
