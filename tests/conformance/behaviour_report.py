@@ -19,7 +19,9 @@ def summary(table: Sequence[Row], checks: Mapping[str, Check], results: Sequence
     lines += [_counts(topic, [row for row in table if row.topic == topic], checks) for topic in topics]
     lines.append(_counts("all", table, checks))
     if results:
-        ways = {way: [result for result in results if result.run.way == way] for way in ("direct", "through", "mutated")}
+        ways = {
+            way: [result for result in results if result.run.way == way] for way in ("direct", "through", "mutated")
+        }
         lines += ["", "| runs | as they should be | not |", "|---|---|---|"]
         for way, of_way in ways.items():
             bad = sum(result.problem is not None for result in of_way)
@@ -36,7 +38,9 @@ def _counts(topic: str, table: Sequence[Row], checks: Mapping[str, Check]) -> st
     mutations = sum(len(row.mutations) for row in table)
     unmutable = sum(bool(row.not_mutable) for row in table if row.level == "MUST")
     waiting = sum(bool(row.waits) for row in table)
-    return "| " + " | ".join(map(str, (topic, len(table), *levels, checked, tests, mutations, unmutable, waiting))) + " |"
+    return (
+        "| " + " | ".join(map(str, (topic, len(table), *levels, checked, tests, mutations, unmutable, waiting))) + " |"
+    )
 
 
 def _reasons(title: str, table: Iterable[Row], reason: Callable[[Row], str]) -> list[str]:
@@ -56,7 +60,9 @@ def markdown(table: Sequence[Row], checks: Mapping[str, Check]) -> str:
 
 
 def _row(row: Row, checks: Mapping[str, Check]) -> str:
-    held = [f"a check, {len(row.mutations)} mutation{'' if len(row.mutations) == 1 else 's'}"] if row.id in checks else []
+    held = (
+        [f"a check, {len(row.mutations)} mutation{'' if len(row.mutations) == 1 else 's'}"] if row.id in checks else []
+    )
     held += [f"{len(row.tests)} test{'' if len(row.tests) == 1 else 's'}"] if row.tests else []
     held += [f"waits: {row.waits}"] if row.waits else []
     cells = ", ".join(dict.fromkeys(f"{cell.client} → {cell.server}" for cell in row.cells))

@@ -38,9 +38,7 @@ class Check(NamedTuple):
 CHECKS: Final[dict[str, Check]] = {}
 
 
-def check(
-    row: str, *, back: bool = False, changes: bool = False, direct: bool = True
-) -> Callable[[Body], Body]:
+def check(row: str, *, back: bool = False, changes: bool = False, direct: bool = True) -> Callable[[Body], Body]:
     """Register the check of a row. It asserts, and returns nothing."""
 
     def register(body: Body) -> Body:
@@ -121,7 +119,9 @@ def _problem(run: Run, check: Check, stage: Stage) -> str | None:
             check.body(on_stage)
         except (AssertionError, LookupError, TypeError, AttributeError) as error:
             failure = f"{type(error).__name__} in {_where(error)}: {error}"
-        except Exception as error:  # the run could not be made: that proves nothing, mutated or not, and the others go on
+        except (
+            Exception
+        ) as error:  # the run could not be made: that proves nothing, mutated or not, and the others go on
             return f"broke with {type(error).__name__} in {_where(error)}: {error}"
     if mutation is None:
         if run.way == "through" and run.row.waits:

@@ -9,10 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.conformance.all_checks import all_checks
 from tests.conformance.behaviour_report import markdown, summary
 from tests.conformance.behaviour_table import holes, rows
 from tests.conformance.checking import RunResult, run_all, runs_of
-from tests.conformance.all_checks import all_checks
 from tests.conformance.stage import Stage
 
 SLOWEST = 8

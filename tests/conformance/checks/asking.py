@@ -80,7 +80,10 @@ def a_question_to_the_model_is_as_the_server_wrote_it(scene: Scene) -> None:
     dialogue = Dialogue(scene, "test_input_required_result_sampling")
     asked = only(dialogue.questions())["params"]
     said = [(message["role"], message["content"]) for message in asked["messages"]]
-    assert said in ([("user", content.text("What is the capital of France?"))], [("user", [content.text("What is the capital of France?")])])
+    assert said in (
+        [("user", content.text("What is the capital of France?"))],
+        [("user", [content.text("What is the capital of France?")])],
+    )
     assert asked["maxTokens"] == 100, asked
     dialogue.reply.close()
 
@@ -183,7 +186,8 @@ def an_answer_nobody_asked_for_is_ignored(scene: Scene) -> None:
     dialogue = Dialogue(scene, FORM_WITH_STATE)
     said = {key: answer(question) for key, question in dialogue.questions().items()}
     dialogue.say({**said, "nobody_asked": {"action": "decline"}})
-    assert "accept" in dialogue.text and "nobody_asked" not in dialogue.text
+    assert "accept" in dialogue.text
+    assert "nobody_asked" not in dialogue.text
 
 
 @check("malformed-answers-are-errors", direct=False)

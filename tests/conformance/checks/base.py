@@ -58,7 +58,9 @@ def an_error_to_an_unreadable_id_names_none(scene: Scene) -> None:
 
 @check("null-id-is-refused", direct=False)
 def an_id_is_never_null(scene: Scene) -> None:
-    headers = {"mcp-protocol-version": MODERN, "mcp-method": "tools/list"} if scene.is_modern else scene.session().headers
+    headers = (
+        {"mcp-protocol-version": MODERN, "mcp-method": "tools/list"} if scene.is_modern else scene.session().headers
+    )
     reply = scene.post({"id": None, "method": "tools/list"}, headers)
     assert (reply.status, reply.error["code"]) == (400, -32600), reply
 
@@ -108,7 +110,10 @@ def a_client_that_does_not_say_who_it_is_is_served(scene: Scene) -> None:
 
 @check("foreign-meta-passes", back=True)
 def foreign_members_of_meta_reach_the_server(scene: Scene) -> None:
-    foreign = {"example/tag": {"a": [1, None]}, "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    foreign = {
+        "example/tag": {"a": [1, None]},
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }
     scene.call("test_simple_text", meta=foreign).read()
     meta = scene.sent_call().message["params"]["_meta"]
     assert foreign.items() <= meta.items(), meta
@@ -186,7 +191,9 @@ def what_a_tool_returns_arrives_as_it_was_said(scene: Scene) -> None:
 def text_beyond_ascii_passes_and_other_bytes_do_not(scene: Scene) -> None:
     said = scene.call("test_x_mcp_header", {"query": "žluť 漢字 🎈"}).result["content"][0]["text"]
     assert "žluť 漢字 🎈" in said, said
-    headers = {"mcp-protocol-version": MODERN, "mcp-method": "tools/list"} if scene.is_modern else scene.session().headers
+    headers = (
+        {"mcp-protocol-version": MODERN, "mcp-method": "tools/list"} if scene.is_modern else scene.session().headers
+    )
     reply = scene.post(b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"x":"\xff\xfe"}}', headers)
     assert (reply.status, reply.error["code"]) == (400, -32700), reply
 

@@ -45,7 +45,9 @@ def the_name_header_says_what_the_body_says(scene: Scene) -> None:
     for said in (DROPPED, "test_error_handling", "TEST_SIMPLE_TEXT", encoded("other")):
         is_mismatch(scene.call("test_simple_text", headers={"mcp-name": said}))
     is_mismatch(scene.ask("prompts/get", PROMPT, headers={"mcp-name": DROPPED}))
-    is_mismatch(scene.ask("resources/read", {"uri": "test://static-text"}, headers={"mcp-name": "test://static-binary"}))
+    is_mismatch(
+        scene.ask("resources/read", {"uri": "test://static-text"}, headers={"mcp-name": "test://static-binary"})
+    )
 
 
 @check("encoded-names-are-decoded")
@@ -123,7 +125,11 @@ def a_name_no_header_can_carry_goes_out_encoded(scene: Scene) -> None:
 
 @check("arguments-are-mirrored-to-modern-servers", back=True)
 def annotated_arguments_go_out_as_headers(scene: Scene) -> None:
-    for argument, header in (("eu-west", "eu-west"), (" žluť", encoded(" žluť")), ("=?base64?eA==?=", encoded("=?base64?eA==?="))):
+    for argument, header in (
+        ("eu-west", "eu-west"),
+        (" žluť", encoded(" žluť")),
+        ("=?base64?eA==?=", encoded("=?base64?eA==?=")),
+    ):
         since = len(scene.sent)
         given = {"mcp-param-region": header} if scene.is_modern else None
         reply = scene.call("test_x_mcp_header", {"region": argument, "query": "q"}, headers=given)
@@ -143,7 +149,9 @@ def a_legacy_server_gets_no_mirrored_headers(scene: Scene) -> None:
     given = {"mcp-param-region": "eu"} if scene.is_modern else None
     scene.call("test_x_mcp_header", {"region": "eu", "query": "q"}, headers=given).read()
     headers = scene.sent_call().headers
-    assert not [name for name in headers if name.startswith("mcp-param-") or name in {"mcp-method", "mcp-name"}], headers
+    assert not [name for name in headers if name.startswith("mcp-param-") or name in {"mcp-method", "mcp-name"}], (
+        headers
+    )
 
 
 @check("unknown-param-headers-are-left-alone", back=True)

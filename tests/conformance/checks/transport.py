@@ -147,4 +147,4 @@ def every_message_to_a_server_is_a_post_of_its_own(scene: Scene) -> None:
     scene.call("test_simple_text", capabilities=CAPABILITIES).read()
     assert scene.sent_call()
     for note in scene.sent:
-        assert note.verb != "POST" or isinstance(note.message, dict) and note.message["jsonrpc"] == "2.0", note.message
+        assert note.verb != "POST" or (isinstance(note.message, dict) and note.message["jsonrpc"] == "2.0"), note.message
