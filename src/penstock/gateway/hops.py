@@ -14,10 +14,13 @@ from typing import Any, Final
 
 from penstock.clock import Clock
 from penstock.errors import PenstockError, ServerError
+from penstock.gateway.admittance import PRINCIPAL
+from penstock.gateway.edges.head import FACTS, HeadFacts
 from penstock.http.client import ClientConnection, RequestFailed, Response, connect_unix
 from penstock.http.limits import ClientLimits
 from penstock.http.server import EventStream, Exchange
 from penstock.protocol.event_stream import Event, encode_event
+from penstock.protocol.headers import encode_value
 from penstock.upstreams.pool import Pool, PoolSettings
 
 CONNECTIONS: Final = PoolSettings(
@@ -33,6 +36,7 @@ _NOT_HANDED_ON: Final = frozenset(
         b"transfer-encoding",
         b"upgrade",
         b"accept-encoding",
+        PRINCIPAL,
     }
 )
 _HANDED_BACK: Final = (b"mcp-session-id", b"allow", b"server-timing", b"retry-after")
@@ -189,6 +193,9 @@ def _head_of(exchange: Exchange) -> bytes:
     lines = b"".join(
         b"%b: %b\r\n" % (name, value) for name, value in request.headers.items() if name not in _NOT_HANDED_ON
     )
+    facts = request.shared.get(FACTS)
+    if isinstance(facts, HeadFacts) and facts.principal:
+        lines += b"%b: %b\r\n" % (PRINCIPAL, encode_value(facts.principal))
     return b"%b %b%b HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n" % (
         request.method,
         request.path.encode("latin-1"),

@@ -22,6 +22,7 @@ class HeadFacts:
         "is_modern",
         "is_repeated",
         "param_headers",
+        "principal",
         "refusal",
         "session",
         "takes_stream",
@@ -33,6 +34,8 @@ class HeadFacts:
         self.admittance: Final = admittance
         self.refusal: Final = admittance.refusal(headers)
         """Why the request is not let in; None when it is."""
+        self.principal: Final = admittance.principal(headers)
+        """Who asks; empty while there is no sign-in."""
         self.cors: Final = admittance.cors(headers)
         version = headers.get(b"mcp-protocol-version")
         self.version: Final = version.decode("latin-1") if version is not None else None
