@@ -4,9 +4,25 @@ Knows: rows, checks, results. Does not know: how anything is run.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from tests.conformance.behaviour_table import Row
 from tests.conformance.checking import Check, RunResult
+
+INTRODUCTION: Final = """# Behaviours
+
+What a gateway between the eras of MCP can break, sentence by sentence of the specification (MUST, SHOULD) and trap by trap, with what
+holds Penstock to it. A *check* drives a client through a real `penstock serve` to real servers of both eras and, where client and server
+are of one era, without the gateway as well. Each *mutation* is a change that a proxy on the way makes to what the gateway says: the check
+must fail with it, which shows that it can. Rows stand in `tests/conformance/behaviours/`.
+
+```sh
+scripts/prepare peers                                   # once: the servers, into .cache/peers
+.venv/bin/python -m tests.conformance.behaviours        # runs every check, direct, through and mutated; prints the counts
+.venv/bin/python -m tests.conformance.behaviours --only progress
+.venv/bin/python -m tests.conformance.behaviours --markdown > docs/behaviours.md
+scripts/test tests/conformance/test_behaviours.py       # the same as a test; part of scripts/test
+```"""
 
 
 def summary(table: Sequence[Row], checks: Mapping[str, Check], results: Sequence[RunResult]) -> str:
@@ -49,8 +65,8 @@ def _reasons(title: str, table: Iterable[Row], reason: Callable[[Row], str]) -> 
 
 
 def markdown(table: Sequence[Row], checks: Mapping[str, Check]) -> str:
-    """Every row, by topic."""
-    lines: list[str] = []
+    """The page of the docs: what this is, the counts, and every row by topic."""
+    lines = [INTRODUCTION, "", summary(table, checks, []), ""]
     for topic in dict.fromkeys(row.topic for row in table):
         lines += [f"## {topic.replace('_', ' ').capitalize()}", "", "| row | level | says | concerns | held by |"]
         lines.append("|---|---|---|---|---|")

@@ -30,7 +30,7 @@ class Check(NamedTuple):
     back: bool
     """It looks at what the server is sent."""
     changes: bool
-    """It has a server change things, of which every session of that server is told: it runs on servers that others leave alone."""
+    """It has a server change things, of which every session of that server is told: it has servers for such checks."""
     direct: bool
     """It holds without a gateway too, when client and server are of one era."""
 

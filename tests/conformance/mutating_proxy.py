@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from tests.conformance.mutations import Event, Headers, Mutation
@@ -52,7 +52,8 @@ class Note:
 class Port:
     """One address of the proxy, in front of one target."""
 
-    def __init__(self, target: str, mutation: Mutation | None) -> None:
+    def __init__(self, target: str, mutation: Mutation | None, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         parts = urlsplit(target)
         self.host, self.target_port = str(parts.hostname), int(parts.port or 80)
         self.path = parts.path
@@ -60,9 +61,25 @@ class Port:
         self.mutation = mutation
         self.notes: list[Note] = []
         self.noted = threading.Condition()
-        self.held: str | None = None
-        """Answers to requests of this method wait until it is None again."""
+        self._held: str | None = None
+        self._let_go = asyncio.Event()
         self.server: asyncio.Server | None = None
+
+    @property
+    def held(self) -> str | None:
+        """Answers to requests of this method wait until it is another."""
+        return self._held
+
+    @held.setter
+    def held(self, method: str | None) -> None:
+        self._held = method
+        self._loop.call_soon_threadsafe(self._let_go.set)
+
+    async def released(self, method: str) -> None:
+        """Returns when answers to requests of that method may go."""
+        while self._held == method:
+            self._let_go.clear()
+            await self._let_go.wait()
 
     def note(self, note: Note) -> None:
         """Remember an exchange, and wake who waits for one."""
@@ -85,7 +102,7 @@ class MutatingProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="mutating proxy", daemon=True)
         self._handlers: set[asyncio.Task[None]] = set()
 
-    def __enter__(self) -> "MutatingProxy":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -97,7 +114,7 @@ class MutatingProxy:
 
     def open(self, target: str, mutation: Mutation | None = None) -> Port:
         """A new port in front of `target`; its `url` has the target's path."""
-        port = Port(target, mutation)
+        port = Port(target, mutation, self._loop)
         port.server = self._run(asyncio.start_server(lambda r, w: self._serve(port, r, w), "127.0.0.1", 0))
         port.url = f"http://127.0.0.1:{port.server.sockets[0].getsockname()[1]}{port.path}"
         return port
@@ -211,8 +228,7 @@ class _Exchange:
         code = int(status)
         if mutation is not None:
             code, headers = mutation.head(code, headers)
-        while self._port.held == self._method:
-            await asyncio.sleep(0.005)
+        await self._port.released(self._method)
         note.status = code
         note.answer_headers = {name.lower(): value for name, value in headers}
         start = f"HTTP/1.1 {code} {' '.join(reason)}"

@@ -24,10 +24,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 PREFIX: Final = "io.modelcontextprotocol/"
-KEYS: Final = frozenset(
-    ["to", "of", "message", "drop", "set", "value", "append", "status", "header", "field", "omit", "twice", "swap"]
-    + ["late", "extra", "hang_up"]
-)
+KEYS: Final = frozenset({
+    "to", "of", "message", "drop", "set", "value", "append", "status", "header", "field",
+    "omit", "twice", "swap", "late", "extra", "hang_up",
+})  # fmt: skip
 
 Json = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -187,7 +187,7 @@ def _places(root: Any, path: str, *, creates: bool) -> list[tuple[Any, Any]]:
     holders = [root]
     for key in keys[:-1]:
         holders = [inner for holder in holders for inner in _inside(holder, key)]
-    found = []
+    found: list[tuple[Any, Any]] = []
     for holder in holders:
         if isinstance(holder, list):
             found += [(holder, index) for index in (range(len(holder)) if keys[-1] == "*" else [int(keys[-1])])]
@@ -200,7 +200,7 @@ def _places(root: Any, path: str, *, creates: bool) -> list[tuple[Any, Any]]:
 
 def _inside(holder: Any, key: str) -> list[Any]:
     if isinstance(holder, list):
-        return list(holder) if key == "*" else [item for item in holder[int(key) : int(key) + 1]]
+        return list(holder) if key == "*" else holder[int(key) : int(key) + 1]
     if isinstance(holder, dict):
         return list(holder.values()) if key == "*" else [holder[key]] if key in holder else []
     return []

@@ -5,7 +5,7 @@ Knows: how requests of both eras are written. Does not know: which of them shoul
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from tests.conformance.mutating_proxy import Note, Port
 from tests.conformance.plain_client import NAMED_BY
@@ -59,6 +59,14 @@ class Scene:
         self._since = len(back.notes) if back else 0
         self._session: Session | None = None
         self._last_id = 100
+        self._replies: list[Reply] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reply in self._replies:
+            reply.close()
 
     @property
     def is_modern(self) -> bool:
@@ -77,7 +85,9 @@ class Scene:
     ) -> Reply:
         """Any HTTP request."""
         kept = {name: value for name, value in headers.items() if value is not None}
-        return send(self.url, verb, kept, body, seconds or self.seconds)
+        reply = send(self.url, verb, kept, body, seconds or self.seconds)
+        self._replies.append(reply)
+        return reply
 
     def ask(
         self,
@@ -113,6 +123,12 @@ class Scene:
         """`tools/call`; `params` among `more` are further members."""
         extra = more.pop("params", {})
         return self.ask("tools/call", {"name": tool, "arguments": dict(arguments or {}), **extra}, **more)
+
+    def another(self) -> "Scene":
+        """Another client at the same place; its connections end with this one's."""
+        scene = Scene(self.url, self.era, self.seconds)
+        scene._replies = self._replies
+        return scene
 
     def next_id(self) -> int:
         """An id that this client has not used."""

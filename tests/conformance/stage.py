@@ -8,12 +8,14 @@ import os
 import queue
 import shlex
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tests.conformance.behaviour_table import Cell
+from tests.conformance.dialogue import Dialogue
 from tests.conformance.mutating_proxy import MutatingProxy, Port
 from tests.conformance.mutations import Mutation
 from tests.conformance.scene import Scene
@@ -38,9 +40,11 @@ class Stage:
         self._folder = folder
         self._stack = ExitStack()
         self._servers: dict[str, str] = {}
+        self._asks_once = threading.Lock()
+        self._has_asked: set[str] = set()
         self._lanes: dict[str, queue.Queue[tuple[str, Port]]] = {}
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._proxy = stack.enter_context(MutatingProxy())
             config = self._folder / "penstock.toml"
@@ -78,7 +82,8 @@ class Stage:
     @contextmanager
     def direct(self, cell: Cell, *, changes: bool) -> Iterator[Scene]:
         """A client before the server itself; `changes` where it changes things."""
-        yield Scene(self._servers[_name(cell, changes)], cell.client, SECONDS)
+        with Scene(self._servers[_name(cell, changes)], cell.client, SECONDS) as scene:
+            yield scene
 
     @contextmanager
     def through(self, cell: Cell, mutation: Mutation | None, *, back: bool, changes: bool) -> Iterator[Scene]:
@@ -89,7 +94,17 @@ class Stage:
             on_answers = mutation if mutation is not None and mutation.to == "client" else None
             front = self._proxy.open(self._gateway.view(name), on_answers)
             stack.callback(self._proxy.close, front)
-            yield Scene(front.url, cell.client, seconds, lane)
+            if cell.transport == "stdio":
+                self._let_it_ask(cell)
+            yield stack.enter_context(Scene(front.url, cell.client, seconds, lane))
+
+    def _let_it_ask(self, cell: Cell) -> None:
+        """Have the child ask once, while nothing else is under way: later it is given one call at a time (decision 015)."""
+        with self._asks_once:
+            if cell.server not in self._has_asked:
+                self._has_asked.add(cell.server)
+                with Scene(self._gateway.view(_name(cell, False)), "modern", START_SECONDS) as alone:
+                    Dialogue(alone, "test_input_required_result_elicitation").carry_on().reply.read()
 
     @contextmanager
     def _lane(self, cell: Cell, mutation: Mutation | None) -> Iterator[tuple[str, Port]]:

@@ -8,7 +8,7 @@ pytest.register_assert_rewrite("tests.conformance.checks")
 
 from tests.conformance.all_checks import all_checks  # noqa: E402 - after its assertions are told to explain themselves
 from tests.conformance.behaviour_report import markdown, summary  # noqa: E402
-from tests.conformance.behaviour_table import RowError, holes, read_row, rows  # noqa: E402
+from tests.conformance.behaviour_table import TESTS, RowError, holes, read_row, rows  # noqa: E402
 from tests.conformance.checking import RunResult, run_all, runs_of  # noqa: E402
 from tests.conformance.stage import Stage  # noqa: E402
 
@@ -78,6 +78,11 @@ def test_holes_are_named() -> None:
         "unchecked has mutations, but no check that they could break",
         "missing names conformance/test_behaviours.py::test_nothing, which does not exist",
     ]
+
+
+def test_the_docs_have_the_table_as_it_is() -> None:
+    page = (TESTS.parent / "docs" / "behaviours.md").read_text("utf-8")
+    assert page == f"{markdown(TABLE, CHECKS)}\n", "run python -m tests.conformance.behaviours --markdown > docs/behaviours.md"
 
 
 def test_the_table_is_printed_by_topic() -> None:

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from tests.conformance.mutations import Event
@@ -43,7 +43,7 @@ class Reply:
         """The messages read so far."""
         self.body = b""
 
-    def __enter__(self) -> "Reply":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,3 +150,6 @@ def send(url: str, verb: str, headers: Mapping[str, str], body: bytes | None = N
     except TimeoutError:
         connection.close()
         raise SilenceError(f"no answer to {verb} {parts.path} within {seconds} s") from None
+    except BaseException:
+        connection.close()
+        raise

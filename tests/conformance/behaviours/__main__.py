@@ -39,7 +39,8 @@ def main() -> int:
     print(markdown(table, checks) if options.markdown else summary(table, checks, results))
     problems = [f"{result.run}: {result.problem}" for result in results if result.problem is not None]
     missing = holes(table, frozenset(checks))
-    print("\n".join([*problems, *missing]))
+    if problems or missing:
+        print("\n".join([*problems, *missing]), file=sys.stderr if options.markdown else sys.stdout)
     return int(bool(problems or missing))
 
 

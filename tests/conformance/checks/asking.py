@@ -1,7 +1,7 @@
 """Checks of asking.toml: what servers ask of clients."""
 
 from tests.conformance.checking import check
-from tests.conformance.checks.base import plain_requests
+from tests.conformance.checks.messages import plain_requests
 from tests.conformance.dialogue import Dialogue
 from tests.conformance.plain_client import answer
 from tests.conformance.scene import Scene
@@ -36,7 +36,8 @@ def each_kind_of_question_reaches_the_client(scene: Scene) -> None:
 def a_legacy_client_is_asked_by_a_request_on_the_calls_stream(scene: Scene) -> None:
     dialogue = Dialogue(scene, FORM)
     asked = dialogue.reply.next()
-    assert asked["method"] == "elicitation/create" and type(asked["id"]) in {str, int}, asked
+    assert asked["method"] == "elicitation/create", asked
+    assert type(asked["id"]) in {str, int}, asked
     dialogue.say({asked["id"]: answer(asked)})
     assert "accept" in dialogue.text
 
@@ -97,7 +98,8 @@ def an_answer_reaches_the_server(scene: Scene) -> None:
 @check("declining-is-an-answer", back=True)
 def declining_is_an_answer(scene: Scene) -> None:
     for action in ("decline", "cancel"):
-        dialogue = Dialogue(scene, FORM).carry_on(answer=lambda _, action=action: {"action": action})
+        dialogue = Dialogue(scene, FORM)
+        dialogue.say({key: {"action": action} for key in dialogue.questions()})
         assert f"'{action}'" in dialogue.text
 
 
@@ -112,7 +114,8 @@ def questions_side_by_side_keep_their_answers(scene: Scene) -> None:
     ]
     dialogue.say({key: answer(question) for key, question in reversed(questions.items())})
     text = dialogue.text
-    assert "'user_name': {'action': 'accept'" in text and "'greeting': {'role'" in text, text
+    assert "'user_name': {'action': 'accept'" in text, text
+    assert "'greeting': {'role'" in text, text
     assert "'client_roots': {'roots': []" in text, text
 
 
@@ -140,7 +143,8 @@ def a_servers_state_goes_back_as_it_came(scene: Scene) -> None:
 def a_server_that_gave_no_state_is_sent_none(scene: Scene) -> None:
     Dialogue(scene, FORM).carry_on().reply.read()
     first, second = (note.message["params"] for note in scene.sent if note.method == "tools/call")
-    assert "requestState" not in first and "requestState" not in second, second
+    assert "requestState" not in first, second
+    assert "requestState" not in second, second
 
 
 @check("a-retry-has-another-id", back=True)
@@ -216,7 +220,7 @@ def _asked(scene: Scene, tool: str, declared: Json) -> set[str]:
 @check("undeclared-is-not-asked", direct=False)
 def a_client_is_not_asked_what_it_did_not_declare(scene: Scene) -> None:
     assert _asked(scene, FORM, {"sampling": {}, "roots": {}}) == set()
-    assert _asked(Scene(scene.url, scene.era, scene.seconds), "test_input_required_result_sampling", {}) == set()
+    assert _asked(scene.another(), "test_input_required_result_sampling", {}) == set()
 
 
 check("undeclared-is-not-asked-between-modern-peers", direct=False)(a_client_is_not_asked_what_it_did_not_declare)
@@ -226,7 +230,7 @@ check("undeclared-is-not-asked-between-modern-peers", direct=False)(a_client_is_
 def what_is_asked_is_what_was_declared(scene: Scene) -> None:
     tool = "test_input_required_result_capabilities"
     assert _asked(scene, tool, {"sampling": {}}) == {"sampling/createMessage"}
-    other = Scene(scene.url, scene.era, scene.seconds)
+    other = scene.another()
     assert _asked(other, tool, {"elicitation": {"form": {}}}) == {"elicitation/create"}
 
 
@@ -237,6 +241,7 @@ def an_answer_is_a_post_with_the_servers_id(scene: Scene) -> None:
     said = scene.sent_when(lambda note: isinstance(note.message, dict) and "result" in note.message)
     assert said is not None
     asked = next(message for message in call.answers if message and "id" in message and "method" in message)
-    assert said.message["id"] == asked["id"] and type(said.message["id"]) is type(asked["id"]), said.message
+    assert said.message["id"] == asked["id"], said.message
+    assert type(said.message["id"]) is type(asked["id"]), said.message
     assert said.headers.get("mcp-session-id") == call.headers["mcp-session-id"]
     assert "accept" in dialogue.text

@@ -22,7 +22,8 @@ def progress(scene: Scene, token: Any) -> list[dict[str, Any]]:
 def progress_has_the_clients_token(scene: Scene) -> None:
     for token in ("a-token", 77, "77", 0):
         tokens = [told["progressToken"] for told in progress(scene, token)]
-        assert tokens and all(said == token and type(said) is type(token) for said in tokens), tokens
+        assert tokens, tokens
+        assert all(said == token and type(said) is type(token) for said in tokens), tokens
 
 
 @check("progress-is-asked-for")
@@ -40,7 +41,8 @@ def progress_increases(scene: Scene) -> None:
 @check("progress-stops-with-the-answer")
 def progress_stops_with_the_answer(scene: Scene) -> None:
     reply = scene.call("test_tool_with_progress", meta={"progressToken": "stop"}).read()
-    assert "result" in reply.seen[-1] and len(reply.seen) == 4, reply
+    assert "result" in reply.seen[-1], reply
+    assert len(reply.seen) == 4, reply
 
 
 @check("progress-is-whole")
@@ -85,7 +87,8 @@ def log_lines_are_of_the_level_asked_for(scene: Scene) -> None:
     for level, count in (("info", 3), ("warning", 0)):
         reply = scene.call("test_tool_with_logging", meta={f"{META}logLevel": level}).read()
         told = [said["params"]["level"] for said in reply.seen if said.get("method") == LOG]
-        assert told == ["info"] * count and "result" in reply.seen[-1], reply
+        assert told == ["info"] * count, reply
+        assert "result" in reply.seen[-1], reply
 
 
 @check("logs-stay-on-their-stream", changes=True)

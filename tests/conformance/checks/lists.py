@@ -1,7 +1,7 @@
 """Checks of lists.toml: caching hints and pages."""
 
 from tests.conformance.checking import check
-from tests.conformance.checks.base import HINTED, plain_requests
+from tests.conformance.checks.messages import HINTED, plain_requests
 from tests.conformance.scene import Scene
 
 CACHEABLE = {*HINTED, "resources/read", "server/discover"}
@@ -11,7 +11,8 @@ CACHEABLE = {*HINTED, "resources/read", "server/discover"}
 def a_cacheable_result_has_hints(scene: Scene) -> None:
     for method, result in plain_requests(scene).items():
         if method in CACHEABLE:
-            assert type(result["ttlMs"]) is int and result["ttlMs"] >= 0, (method, result["ttlMs"])
+            assert type(result["ttlMs"]) is int, (method, result["ttlMs"])
+            assert result["ttlMs"] >= 0, (method, result["ttlMs"])
             assert result["cacheScope"] in {"public", "private"}, (method, result["cacheScope"])
 
 

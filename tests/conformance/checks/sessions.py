@@ -12,7 +12,8 @@ EVENTS = {"accept": "text/event-stream"}
 @check("session-ids-are-visible-ascii")
 def a_session_id_is_visible_ascii(scene: Scene) -> None:
     session = scene.initialize().id
-    assert session is not None and all("!" <= character <= "~" for character in session), session
+    assert session is not None, session
+    assert all("!" <= character <= "~" for character in session), session
     assert len(session) >= 16, session
 
 
@@ -48,7 +49,8 @@ def only_a_lost_session_is_404(scene: Scene) -> None:
         scene.ask("resources/read", {"uri": "test://nothing"}),
         scene.ask("prompts/get", {"name": "no_such_prompt"}),
     ):
-        assert reply.status == 200 and reply.error, reply
+        assert reply.status == 200, reply
+        assert reply.error, reply
 
 
 @check("modern-methods-are-unknown-to-sessions")
@@ -68,18 +70,19 @@ def delete_ends_a_session(scene: Scene) -> None:
 @check("the-session-id-goes-with-every-request", back=True)
 def a_servers_session_id_goes_with_every_request(scene: Scene) -> None:
     scene.call("test_simple_text").read()
-    assert scene.sent_call()
+    scene.sent_call()
     for note in scene.sent:
         assert note.method == "initialize" or note.headers.get("mcp-session-id"), (note.method, note.headers)
 
 
 @check("each-client-session-has-its-own", back=True)
 def each_client_session_has_its_own_at_the_server(scene: Scene) -> None:
-    other = Scene(scene.url, scene.era, scene.seconds)
+    other = scene.another()
     for client in (scene, other, scene):
         client.call("test_simple_text").read()
     used = [note.headers["mcp-session-id"] for note in scene.sent if note.method == "tools/call"]
-    assert used[0] == used[-1] and len(set(used)) == 2, used
+    assert used[0] == used[-1], used
+    assert len(set(used)) == 2, used
 
 
 @check("a-servers-404-opens-a-new-session", back=True)
@@ -91,7 +94,8 @@ def a_lost_session_is_opened_anew(scene: Scene) -> None:
     since = len(scene.sent)
     assert scene.call("test_simple_text").result["content"]
     opened = [note for note in scene.sent[since:] if note.method == "initialize"]
-    assert len(opened) == 1 and "mcp-session-id" not in opened[0].headers, opened
+    assert len(opened) == 1, opened
+    assert "mcp-session-id" not in opened[0].headers, opened
     calls = [note for note in scene.sent[since:] if note.method == "tools/call"]
     assert [note.status for note in calls] == [404, 200], calls
 
@@ -102,7 +106,8 @@ def a_session_is_ended_at_the_server(scene: Scene) -> None:
     session = scene.sent_call().headers["mcp-session-id"]
     scene.http("DELETE", scene.session().headers).read()
     ended = scene.sent_when(lambda note: note.verb == "DELETE")
-    assert ended is not None and ended.headers.get("mcp-session-id") == session, ended
+    assert ended is not None, ended
+    assert ended.headers.get("mcp-session-id") == session, ended
 
 
 @check("event-ids-are-unique-in-a-session", direct=False)
@@ -111,14 +116,16 @@ def event_ids_are_unique_in_a_session(scene: Scene) -> None:
     for token in range(3):
         reply = scene.call("test_tool_with_progress", meta={"progressToken": token}).read()
         ids += [value for event in reply.events for name, value in event.fields if name == "id"]
-    assert len(ids) >= 9 and len(set(ids)) == len(ids), ids
+    assert len(ids) >= 9, ids
+    assert len(set(ids)) == len(ids), ids
 
 
 @check("streams-are-primed", direct=False)
 def a_stream_begins_with_an_id(scene: Scene) -> None:
     reply = scene.call("test_tool_with_progress", meta={"progressToken": 1}).read()
     first = reply.events[0]
-    assert first.message() is None and dict(first.fields).get("id"), first.fields
+    assert first.message() is None, first.fields
+    assert dict(first.fields).get("id"), first.fields
 
 
 @check("what-was-missed-is-fetched", direct=False)

@@ -51,7 +51,8 @@ def what_is_told_names_its_subscription(scene: Scene) -> None:
             changed(scene, "test_trigger_tool_change", "test_trigger_resource_update")
             for said in hear(stream, TOOLS_CHANGED, UPDATED):
                 named = said["params"]["_meta"][f"{META}subscriptionId"]
-                assert named == request_id and type(named) is type(request_id), said
+                assert named == request_id, said
+                assert type(named) is type(request_id), said
 
 
 @check("only-what-was-asked-for-is-told", changes=True)
@@ -130,12 +131,13 @@ def the_gateways_get_takes_event_streams(scene: Scene) -> None:
     listening = [note for note in scene.history if note.verb == "GET" and note.headers.get("mcp-session-id") == session]
     assert listening, [note.method for note in scene.sent]
     for note in listening:
-        assert "text/event-stream" in note.headers["accept"] and note.headers["mcp-protocol-version"], note.headers
+        assert "text/event-stream" in note.headers["accept"], note.headers
+        assert note.headers["mcp-protocol-version"], note.headers
 
 
 @check("one-listen-feeds-many", back=True)
 def one_listen_feeds_many(scene: Scene) -> None:
-    other = Scene(scene.url, scene.era, scene.seconds)
+    other = scene.another()
     wanted = {"resourceSubscriptions": [WATCHED]}
     with scene.listen(**wanted) as first, other.listen(**wanted) as second:
         for stream in (first, second) if scene.is_modern else ():

@@ -78,7 +78,8 @@ def an_answer_ends_its_stream(scene: Scene) -> None:
 @check("streams-are-not-buffered")
 def a_stream_is_not_to_be_buffered(scene: Scene) -> None:
     with scene.call("test_tool_with_progress", meta={"progressToken": 7}) as reply:
-        assert reply.is_stream and reply.headers["x-accel-buffering"] == "no", reply.headers
+        assert reply.is_stream, reply.headers
+        assert reply.headers["x-accel-buffering"] == "no", reply.headers
 
 
 @check("unknown-method-is-404")
@@ -119,14 +120,15 @@ def closing_the_response_is_told_to_a_legacy_server(scene: Scene) -> None:
 @check("sessions-mean-nothing-to-modern-requests")
 def a_modern_request_has_no_session(scene: Scene) -> None:
     reply = scene.ask("tools/list", headers={"mcp-session-id": "made-up", "last-event-id": "1-1"})
-    assert reply.status == 200 and reply.result["tools"], reply
+    assert reply.status == 200, reply
+    assert reply.result["tools"], reply
     assert "mcp-session-id" not in reply.headers
 
 
 @check("credentials-are-not-passed-on", back=True)
 def a_clients_credentials_do_not_reach_the_server(scene: Scene) -> None:
     scene.call("test_simple_text", headers={"authorization": "Bearer secret", "cookie": "a=secret"}).read()
-    assert scene.sent_call()
+    scene.sent_call()
     for note in scene.sent:
         assert "secret" not in str(note.headers), note.headers
 
@@ -134,7 +136,7 @@ def a_clients_credentials_do_not_reach_the_server(scene: Scene) -> None:
 @check("requests-take-both-kinds-of-answers", back=True)
 def what_is_posted_takes_both_kinds_of_answers(scene: Scene) -> None:
     scene.call("test_simple_text").read()
-    assert scene.sent_call()
+    scene.sent_call()
     for note in scene.sent:
         if note.verb == "POST":
             assert {"application/json", "text/event-stream"} <= set(note.headers["accept"].split(", ")), note.headers
@@ -145,6 +147,8 @@ def what_is_posted_takes_both_kinds_of_answers(scene: Scene) -> None:
 @check("every-message-is-a-post", back=True)
 def every_message_to_a_server_is_a_post_of_its_own(scene: Scene) -> None:
     scene.call("test_simple_text", capabilities=CAPABILITIES).read()
-    assert scene.sent_call()
+    scene.sent_call()
     for note in scene.sent:
-        assert note.verb != "POST" or (isinstance(note.message, dict) and note.message["jsonrpc"] == "2.0"), note.message
+        assert note.verb != "POST" or (isinstance(note.message, dict) and note.message["jsonrpc"] == "2.0"), (
+            note.message
+        )

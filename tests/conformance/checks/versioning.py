@@ -16,14 +16,16 @@ def an_unsupported_version_is_told_which_there_are(scene: Scene) -> None:
     reply = scene.ask("tools/list", headers={"mcp-protocol-version": version}, meta={f"{META}protocolVersion": version})
     assert (reply.status, reply.error["code"]) == (400, -32022), reply
     data = reply.error["data"]
-    assert MODERN in data["supported"] and data["requested"] == version, data
+    assert MODERN in data["supported"], data
+    assert data["requested"] == version, data
 
 
 @check("discover-is-there")
 def discover_describes_the_server(scene: Scene) -> None:
     reply = scene.ask("server/discover")
     result = reply.result
-    assert reply.status == 200 and MODERN in result["supportedVersions"], reply
+    assert reply.status == 200, reply
+    assert MODERN in result["supportedVersions"], reply
     assert isinstance(result["capabilities"], dict)
     assert result["_meta"][f"{META}serverInfo"]["name"] == "conformance-fixture"
 
@@ -52,7 +54,8 @@ def initialize_declares_what_is_served(scene: Scene) -> None:
 def what_is_declared_is_served(scene: Scene) -> None:
     said = scene.ask("server/discover").result if scene.is_modern else scene.session().result
     capabilities = said["capabilities"]
-    assert not {"tasks", "experimental"} & capabilities.keys() and not capabilities.get("extensions"), capabilities
+    assert not {"tasks", "experimental"} & capabilities.keys(), capabilities
+    assert not capabilities.get("extensions"), capabilities
     for name in {"tools", "prompts", "resources"} & capabilities.keys():
         assert scene.ask(f"{name}/list").result[name], name
 
@@ -86,7 +89,8 @@ def a_bad_version_header_is_400(scene: Scene) -> None:
 def a_request_that_says_nothing_is_served(scene: Scene) -> None:
     params = {"name": "test_simple_text", "arguments": {}}
     reply = scene.post({"id": 1, "method": "tools/call", "params": params}, {})
-    assert reply.status == 200 and reply.result["content"], reply
+    assert reply.status == 200, reply
+    assert reply.result["content"], reply
 
 
 @check("the-body-can-say-modern", direct=False)
@@ -101,7 +105,8 @@ def initialize_opens_each_session(scene: Scene) -> None:
     in_session = [note for note in scene.history if note.headers.get("mcp-session-id") == session]
     assert in_session[0].method == "notifications/initialized", [note.method for note in in_session]
     opened = _opening(scene, session)
-    assert "mcp-session-id" not in opened.headers and "mcp-protocol-version" not in opened.headers, opened.headers
+    assert "mcp-session-id" not in opened.headers, opened.headers
+    assert "mcp-protocol-version" not in opened.headers, opened.headers
     assert {"protocolVersion", "capabilities", "clientInfo"} <= opened.message["params"].keys(), opened.message
 
 
@@ -113,7 +118,7 @@ def _opening(scene: Scene, session: str) -> Note:
 @check("version-header-after-initialize", back=True)
 def every_request_of_a_session_says_the_version(scene: Scene) -> None:
     scene.call("test_simple_text").read()
-    assert scene.sent_call()
+    scene.sent_call()
     for note in scene.sent:
         if note.method != "initialize":
             assert note.headers["mcp-protocol-version"] == LEGACY, (note.method, note.headers)
@@ -133,8 +138,8 @@ def _declared(scene: Scene, capabilities: dict[str, Any]) -> dict[str, Any]:
     if f"{META}clientCapabilities" in call.message["params"].get("_meta", {}):
         told: dict[str, Any] = call.message["params"]["_meta"][f"{META}clientCapabilities"]
         return told
-    told = _opening(scene, call.headers["mcp-session-id"]).message["params"]["capabilities"]
-    return told
+    opened: dict[str, Any] = _opening(scene, call.headers["mcp-session-id"]).message["params"]["capabilities"]
+    return opened
 
 
 @check("capabilities-declared-are-the-clients", back=True)
@@ -149,8 +154,9 @@ def no_server_is_told_of_more_than_the_client_declared(scene: Scene) -> None:
 @check("different-capabilities-share-no-session", back=True)
 def different_capabilities_share_no_session(scene: Scene) -> None:
     used = []
-    for declared in ({"sampling": {}}, {"roots": {}}, {}):
-        one = Scene(scene.url, scene.era, scene.seconds)
+    different: tuple[dict[str, Any], ...] = ({"sampling": {}}, {"roots": {}}, {})
+    for declared in different:
+        one = scene.another()
         since = len(scene.sent)
         one.call("test_simple_text", capabilities=declared).read()
         call = next(note for note in scene.sent[since:] if note.method == "tools/call")

@@ -1,4 +1,4 @@
-"""Checks of base.toml: messages, ids, errors, `_meta`."""
+"""Checks of messages.toml: messages, ids, errors, `_meta`."""
 
 from typing import Any
 
@@ -30,21 +30,24 @@ def plain_requests(scene: Scene) -> dict[str, dict[str, Any]]:
 def an_answer_has_its_requests_id(scene: Scene) -> None:
     for request_id in ("a-1", 2**53 - 1, "17", 0):
         said = scene.call("test_simple_text", request_id=request_id).response()
-        assert said["id"] == request_id and type(said["id"]) is type(request_id), said
+        assert said["id"] == request_id, said
+        assert type(said["id"]) is type(request_id), said
 
 
 @check("error-has-the-requests-id")
 def an_error_has_its_requests_id(scene: Scene) -> None:
     for method, params in (("no/such", {}), ("prompts/get", {"name": "none"}), ("resources/read", {"uri": "x://y"})):
         said = scene.ask(method, params, request_id="e-1").response()
-        assert "error" in said and said["id"] == "e-1", said
+        assert "error" in said, said
+        assert said["id"] == "e-1", said
 
 
 @check("error-has-code-and-message")
 def an_error_has_a_code_and_a_message(scene: Scene) -> None:
     for method, params in (("no/such", {}), ("prompts/get", {"name": "none"}), ("resources/read", {"uri": "x://y"})):
         error = scene.ask(method, params).error
-        assert type(error["code"]) is int and isinstance(error["message"], str), error
+        assert type(error["code"]) is int, error
+        assert isinstance(error["message"], str), error
 
 
 @check("unreadable-id-is-left-out", direct=False)
@@ -84,7 +87,8 @@ def a_notification_is_202_without_a_body(scene: Scene) -> None:
 def a_notification_has_no_id(scene: Scene) -> None:
     reply = scene.call("test_tool_with_progress", meta={"progressToken": "n"}).read()
     told = [said for said in reply.seen if "method" in said]
-    assert told and not any("id" in said for said in told), reply
+    assert told, reply
+    assert not any("id" in said for said in told), reply
 
 
 @check("request-ids-to-servers-are-not-reused", back=True)
@@ -128,7 +132,8 @@ def a_legacy_server_sees_nothing_of_modern_meta(scene: Scene) -> None:
 
 @check("capabilities-are-per-request", back=True)
 def each_requests_capabilities_are_its_own(scene: Scene) -> None:
-    for declared, name in (({"sampling": {}}, "one"), ({"roots": {}}, "two")):
+    different: tuple[tuple[dict[str, Any], str], ...] = (({"sampling": {}}, "one"), ({"roots": {}}, "two"))
+    for declared, name in different:
         since = len(scene.sent)
         scene.call(
             "test_simple_text", capabilities=declared, meta={f"{META}clientInfo": {"name": name, "version": "1"}}
