@@ -11,10 +11,11 @@ from tests.conformance.checking import Check, RunResult
 
 INTRODUCTION: Final = """# Behaviours
 
-What a gateway between the eras of MCP can break, sentence by sentence of the specification (MUST, SHOULD) and trap by trap, with what
-holds Penstock to it. A *check* drives a client through a real `penstock serve` to real servers of both eras and, where client and server
-are of one era, without the gateway as well. Each *mutation* is a change that a proxy on the way makes to what the gateway says: the check
-must fail with it, which shows that it can. Rows stand in `tests/conformance/behaviours/`.
+What a gateway between the eras of MCP can break, sentence by sentence of the specification (MUST, SHOULD) and trap by
+trap, with what holds Penstock to it. A *check* drives a client through a real `penstock serve` to real servers of both
+eras and, where client and server are of one era, without the gateway as well. Each *mutation* is a change that a proxy
+on the way makes to what the gateway says: the check must fail with it, which shows that it can. Rows stand in
+`tests/conformance/behaviours/`.
 
 ```sh
 scripts/prepare peers                                   # once: the servers, into .cache/peers

@@ -101,6 +101,7 @@ class MutatingProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mutating proxy", daemon=True)
         self._handlers: set[asyncio.Task[None]] = set()
+        self._listeners: list[asyncio.Server] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -116,6 +117,7 @@ class MutatingProxy:
         """A new port in front of `target`; its `url` has the target's path."""
         port = Port(target, mutation, self._loop)
         port.server = self._run(asyncio.start_server(lambda r, w: self._serve(port, r, w), "127.0.0.1", 0))
+        self._listeners.append(port.server)
         port.url = f"http://127.0.0.1:{port.server.sockets[0].getsockname()[1]}{port.path}"
         return port
 
@@ -128,6 +130,8 @@ class MutatingProxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _end(self) -> None:
+        for listener in self._listeners:
+            listener.close()
         for task in self._handlers:
             task.cancel()
         await asyncio.gather(*self._handlers, return_exceptions=True)

@@ -82,7 +82,9 @@ def test_holes_are_named() -> None:
 
 def test_the_docs_have_the_table_as_it_is() -> None:
     page = (TESTS.parent / "docs" / "behaviours.md").read_text("utf-8")
-    assert page == f"{markdown(TABLE, CHECKS)}\n", "run python -m tests.conformance.behaviours --markdown > docs/behaviours.md"
+    assert page == f"{markdown(TABLE, CHECKS)}\n", (
+        "run python -m tests.conformance.behaviours --markdown > docs/behaviours.md"
+    )
 
 
 def test_the_table_is_printed_by_topic() -> None:
