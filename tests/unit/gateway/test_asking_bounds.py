@@ -391,6 +391,18 @@ async def test_what_a_modern_server_cannot_ask_is_its_fault(empty: Running, resu
     assert (answer["status"], answer["error"]["data"]["reason"]) == (502, "bad_answer")
 
 
+async def test_what_a_modern_client_did_not_declare_no_modern_server_asks_it(empty: Running) -> None:
+    async def tool(_arguments: dict[str, Any], _context: CallContext) -> Any:
+        return InputRequired(
+            {"r": {"method": "roots/list"}, "q": {"method": "elicitation/create", "params": FORM}}, "s"
+        )
+
+    await with_tool(empty, tool, Era.MODERN)
+    answer = await ModernClient(empty, {"roots": {}}).call()
+    assert (answer["status"], answer["error"]["code"]) == (400, -32021)
+    assert answer["error"]["data"] == {"requiredCapabilities": {"elicitation": {"form": {}}}}
+
+
 async def test_a_call_may_be_asked_about_in_one_era_and_answered_in_the_other(empty: Running) -> None:
     """So it is when its server was replaced meanwhile and the call had to be sent again."""
     await with_tool(empty, asks_a_form, Era.MODERN)

@@ -149,11 +149,12 @@ async def test_a_question_of_a_server_passes_through_and_its_answer_too(running:
             return InputRequired({"q": {"method": "elicitation/create", "params": {}}}, "state")
         return f"{context.request_state} {context.input_responses['q']}"
 
-    asked = (await running.modern("tools/call", NOW))["result"]
+    declared: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
+    asked = (await running.modern("tools/call", NOW, meta=declared))["result"]
     assert asked["resultType"] == "input_required"
     assert asked["requestState"] != "state", "it is sealed"
     params = NOW | {"inputResponses": {"q": {"action": "accept"}}, "requestState": asked["requestState"]}
-    answer = await running.modern("tools/call", params)
+    answer = await running.modern("tools/call", params, meta=declared)
     assert answer["result"]["content"][0]["text"] == "state {'action': 'accept'}"
 
 

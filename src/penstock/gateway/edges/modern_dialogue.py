@@ -238,16 +238,17 @@ class ModernDialogue:
         if isinstance(outcome, Result) and outcome.era is Era.MODERN and asks_for_input(outcome.raw):
             return self._sealed(call, outcome)
         if self._undeclared is not None and _has_failed(outcome):
-            data = missing_capability_data(self._undeclared)
-            message = "The server needs a capability this client has not declared"
-            return Failure(MISSING_CLIENT_CAPABILITY, message, data, Era.MODERN)
+            return _lacks(self._undeclared)
         return outcome
 
     def _sealed(self, call: Call, result: Result) -> Outcome:
-        """A modern server's result; its state is sealed."""
+        """A modern server's result; its state is sealed. What asks for more than the client declared is not passed on."""
         asked = read_input_required(result.raw)
         if isinstance(asked, Fault):
             return ServerMisbehaved(self._running.server, f"its answer cannot be passed on: {asked.message}")
+        for request in asked.requests.values():
+            if (needed := missing(self._declared(call), request.method, request.params)) is not None:
+                return _lacks(needed)
         if asked.state is None:
             return result
         if len(asked.state) > MAX_SERVER_STATE:
@@ -270,6 +271,12 @@ class ModernDialogue:
             return Failure(MISSING_CLIENT_CAPABILITY, failure.message, data, Era.MODERN)
         token = self._states.seal(RequestState("again", ""), self._binding(call))
         return Result(write_input_required(requests, token), Era.MODERN)
+
+
+def _lacks(needed: bytes) -> Failure:
+    """What a client is told that did not declare what its call turned out to need."""
+    message = "The server needs a capability this client has not declared"
+    return Failure(MISSING_CLIENT_CAPABILITY, message, missing_capability_data(needed), Era.MODERN)
 
 
 def _has_failed(outcome: Outcome) -> bool:
