@@ -155,6 +155,11 @@ class Replay:
     def __len__(self) -> int:
         return len(self._streams)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of all streams."""
+        return self._total
+
     def open(self, session: str, kind: bytes, inner: EventStream) -> KeptStream:
         """A stream of that client session; `session` is its name."""
         self._count += 1
