@@ -144,7 +144,9 @@ def server_tables(servers: Mapping[str, str | list[str]], **more: str) -> str:
 class Gateway(Process):
     """`penstock serve` with a configuration file and a state directory in `folder`; again there with the same `listen`."""
 
-    def __init__(self, folder: Path, config: str | None = None, *, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self, folder: Path, config: str | None = None, *, listen: str = "127.0.0.1:0", flags: tuple[str, ...] = ()
+    ) -> None:
         self.folder = folder
         self.config = folder / "penstock.toml"
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +154,7 @@ class Gateway(Process):
             self.write(config)
         self.environment = gateway_environment(make_home(folder), PENSTOCK_STATE_DIR=str(folder / "state"))
         addresses = ["--listen", listen, "--admin", "127.0.0.1:0"]
-        command = [*penstock_command(), "serve", "--config", str(self.config), *addresses]
+        command = [*penstock_command(), "serve", "--config", str(self.config), *addresses, *flags]
         super().__init__("penstock", command, folder, self.environment)
         try:
             self.url, self.admin = self._wait_for_runtime()

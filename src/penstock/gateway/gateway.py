@@ -243,6 +243,7 @@ class Gateway:
     def _release(self, session: ClientSession) -> None:
         """A client session has ended, or is forgotten."""
         self._replay.forget_session(session.key)
+        session.caller.sink = None  # it holds the session
         if session.listener is not None:
             self._subscriptions.release(session.listener)
             session.listener.end()

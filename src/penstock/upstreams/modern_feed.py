@@ -42,6 +42,10 @@ class _Listen:
         """Or it has ended before."""
         self.task: asyncio.Task[Answer | ServerError] | None = None
 
+    def answer(self) -> Answer | ServerError | None:
+        """How it has ended; None while it goes on, or when we ended it."""
+        return self.task.result() if self.task is not None and _is_over(self) else None
+
 
 class ModernFeed:
     """Changes of one server."""
@@ -62,7 +66,7 @@ class ModernFeed:
         self._heard: Final = heard
         self._clock: Final = clock
         self._uris: dict[str, None] = dict.fromkeys(uris)
-        self._waiting: dict[str, asyncio.Future[Failure | None]] = {}
+        self._waiting: dict[str, asyncio.Future[Failure | ServerError | None]] = {}
         """Subscriptions that are not acknowledged yet."""
         self._current: _Listen | None = None
         self._is_stale = asyncio.Event()
@@ -95,6 +99,8 @@ class ModernFeed:
         refusal = await asyncio.shield(future)
         if refusal is not None:
             self._uris.pop(uri, None)
+        if isinstance(refusal, ServerError):
+            raise refusal
         return refusal
 
     async def unsubscribe(self, uri: str) -> None:
@@ -126,9 +132,10 @@ class ModernFeed:
                     if not _is_over(listen):
                         continue
                 self._current = None
+                pause = self._pause(listen, failures)
                 await _end(listen)
                 previous = None
-                await self._rest(self._pause(listen, failures))
+                await self._rest(pause)
                 failures += 1
         finally:
             self._current = None
@@ -177,8 +184,10 @@ class ModernFeed:
             for uri in listen.wanted.uris:
                 refused = uri not in listen.honoured.uris
                 self._answer(uri, _not_honoured(uri) if refused else None)
-        elif _is_over(listen) and listen.task is not None and isinstance(failure := listen.task.result(), Failure):
-            self._answer_waiting(failure)
+            return
+        answer = listen.answer()
+        if isinstance(answer, Failure | ServerError):
+            self._answer_waiting(answer)
         else:
             self._answer_waiting(Failure(METHOD_NOT_FOUND, "the server does not acknowledge it", None, Era.MODERN))
 
@@ -201,7 +210,7 @@ class ModernFeed:
             stale.cancel()
 
     def _pause(self, listen: _Listen, failures: int) -> float:
-        answer = listen.task.result() if listen.task is not None and _is_over(listen) else None
+        answer = listen.answer()
         if isinstance(answer, Failure) and listen.honoured is None:
             _log.info("server '%s' cannot be listened to: %s", self._server, answer.message[:200])
             return UNSUPPORTED_SECONDS
@@ -211,11 +220,11 @@ class ModernFeed:
         for capability in sorted(honoured.lists):
             self._heard(LIST_CHANGED[capability], {})
 
-    def _answer_waiting(self, failure: Failure) -> None:
+    def _answer_waiting(self, failure: Failure | ServerError) -> None:
         for uri in list(self._waiting):
             self._answer(uri, failure)
 
-    def _answer(self, uri: str, refusal: Failure | None) -> None:
+    def _answer(self, uri: str, refusal: Failure | ServerError | None) -> None:
         future = self._waiting.pop(uri, None)
         if future is not None and not future.done():
             future.set_result(refusal)
@@ -226,9 +235,11 @@ def _is_over(listen: _Listen) -> bool:
 
 
 async def _end(listen: _Listen) -> None:
-    if listen.task is not None:
-        listen.task.cancel()
-        await asyncio.wait((listen.task,))
+    """The task is let go of: it holds the listen, and a cycle would keep what its connection had."""
+    task, listen.task = listen.task, None
+    if task is not None:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 def _not_honoured(uri: str) -> Failure:

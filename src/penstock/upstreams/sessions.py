@@ -141,6 +141,12 @@ class ExclusiveSessions:
         if pool is not None and pool.has_lent(session):
             pool.give_back(session)
 
+    def drop_idle(self, lost: LegacySession) -> None:
+        """The server has forgotten a session: those like it that rest were used longer ago, and are as good as lost."""
+        pool = self._pools.get(("shared", lost.key[1])) if lost.is_exclusive else None
+        if pool is not None:
+            pool.drop_idle()
+
     def sweep(self) -> None:
         """To be called about once a second."""
         for pool in self._pools.values():

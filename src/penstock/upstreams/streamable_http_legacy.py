@@ -115,6 +115,7 @@ class LegacyHttp:
                 return await self._carry(session, call)
             except _SessionLost:
                 self.lose(session)
+                self._pools.drop_idle(session)
             finally:
                 self.give_back(session)
         raise ServerMisbehaved(self._link.name, "it forgot a session it had just opened; see its log")
@@ -348,6 +349,7 @@ class LegacyHttp:
             return await self.conclude(session, call, reception, came)
         except _SessionLost:
             self.lose(session)
+            self._pools.drop_idle(session)
             return await self.call(call)
         except asyncio.CancelledError:
             if reception.reply is None:
@@ -478,10 +480,13 @@ def _until_any(_: object) -> bool:
 
 
 def _hang_up(session: LegacySession) -> None:
+    """Nothing is sent in it any more; what it holds and is held by is let go of, so that no cycle keeps it."""
     session.is_over = True
-    if session.listening is not None:
-        session.listening.cancel()
-    if session.questions is not None:
-        session.questions.close()
+    listening, questions = session.listening, session.questions
+    session.listening = session.questions = session.side = None
+    if listening is not None:
+        listening.cancel()
+    if questions is not None:
+        questions.close()
     if session.on_lost is not None:
         session.on_lost()
