@@ -251,7 +251,9 @@ class Actor:
                 await pending.heard("notifications/subscriptions/acknowledged", 15.0)
             else:
                 self._let_pass(await self.client.begin("resources/subscribe", {"uri": uri}).answer(40))
-            self._let_pass(await self._call("touch", self._text(), uri=uri, times=self.chance.randrange(1, 50)).answer(40))
+            self._let_pass(
+                await self._call("touch", self._text(), uri=uri, times=self.chance.randrange(1, 50)).answer(40)
+            )
             with contextlib.suppress(TimeoutError):  # a server that has just been restarted tells of nothing
                 await pending.heard("notifications/resources/updated", LISTEN_SECONDS)
                 self._counts["heard"] += 1

@@ -24,8 +24,10 @@ GAUGES: Final = (
     "penstock_upstream_connections",
     "penstock_upstream_sessions",
 )
-LASTING: Final = frozenset({"penstock_upstream_connections"})
-"""They rest open for `limits.upstream_idle`; what must come back is their number when nothing goes on."""
+SLACK: Final = {"penstock_tasks": 2.0}
+"""What may be more afterwards: of the two that watch what is parked, each sleeps until the time of what was parked last would have
+been over, though it has left: five minutes for answers kept for legacy clients.
+"""
 
 
 class Sample(NamedTuple):
