@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 from tests.end_to_end.faults_kit import Gateway, Process, children, command_line, health, server_tables, until
 from tests.end_to_end.soak_load import Mix
 from tests.end_to_end.soak_samples import SLACK, Sample, growth_per_10_minutes, sample, serving
-from tests.peers.environments import ROOT, gateway_environment
+from tests.peers.environments import gateway_environment
 from tests.peers.processes import make_home
 
 ERAS_OF_SERVERS: Final = ("dual", "modern", "legacy")
@@ -68,13 +68,17 @@ class Stage:
     def __init__(self, folder: Path, stack: ExitStack, workers: int) -> None:
         self.folder = folder
         self.webs = {f"h-{kind}": DeskProcess(folder / kind, kind) for kind in ERAS_OF_SERVERS}
-        stack.callback(lambda: [web.end() for web in self.webs.values()])
+        stack.callback(self._end_webs)
         self.targets: dict[str, str | list[str]] = {
             name: f"http://127.0.0.1:{web.port}/mcp" for name, web in self.webs.items()
         }
         self.targets |= {f"s-{kind}": stdio_desk(f"s-{kind}", kind) for kind in ERAS_OF_SERVERS}
         self.gateway = stack.enter_context(Gateway(folder, self.config(), flags=("--workers", str(workers))))
         until(self.is_ready, 30, "all servers were listed")
+
+    def _end_webs(self) -> None:
+        for web in self.webs.values():
+            web.end()
 
     def config(self, timeout: str = "20s", spare: bool = False) -> str:
         more: dict[str, str | list[str]] = {"spare": stdio_desk("spare", "dual")} if spare else {}
@@ -172,9 +176,9 @@ class Verdict(NamedTuple):
 def allowed_growth(seconds: float) -> float:
     """MiB in ten minutes, for a run of that length.
 
-    One for half an hour and more. What a process has once grown to for its largest moment it keeps (heaps are not given back in the
-    order they were taken), and moments as large become rarer with time, but do not end: about 4 MiB in all were seen to come
-    late in runs that hold the same for hours. Over a short time those alone are a steep slope; so they are allowed once in a run.
+    One for half an hour and more. What a process has once grown to for its largest moment it keeps (heaps are not given back
+    in the order they were taken), and moments as large become rarer with time, but do not end: about 4 MiB in all were seen
+    to come late. Over a short time those alone are a steep slope; so they are allowed once in a run.
     """
     return 1.0 + (0.0 if seconds >= 1800 else 4.0 * 600.0 / seconds)
 

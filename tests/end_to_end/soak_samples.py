@@ -25,8 +25,8 @@ GAUGES: Final = (
     "penstock_upstream_sessions",
 )
 SLACK: Final = {"penstock_tasks": 2.0}
-"""What may be more afterwards: of the two that watch what is parked, each sleeps until the time of what was parked last would have
-been over, though it has left: five minutes for answers kept for legacy clients.
+"""What may be more afterwards: of the two that watch what is parked, each sleeps until the time of what was parked last would
+have been over, though it has left: five minutes for answers kept for legacy clients.
 """
 
 

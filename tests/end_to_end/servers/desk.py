@@ -1,4 +1,4 @@
-"""A server of both eras that does everything a gateway has to translate: asks, reports, logs, changes its lists, tells of resources.
+"""A server of both eras that does what a gateway has to translate: asks, reports, logs, changes its lists, tells of resources.
 
 Knows: JSON-RPC messages, who sent them. Does not know: how they travel; `desk_server.py` does. Standard library only.
 
@@ -81,7 +81,7 @@ class Desk:
     def refusal(self, message: Message) -> Message | None:
         """The error for a message of an era this server has not; None when it may be answered."""
         modern = is_modern(message)
-        if (self.kind == "legacy" and modern) or message.get("method") == "server/discover" and self.kind == "legacy":
+        if (self.kind == "legacy" and modern) or (message.get("method") == "server/discover" and self.kind == "legacy"):
             return {"jsonrpc": "2.0", "id": message.get("id"), "error": {"code": -32600, "message": "initialize first"}}
         if self.kind == "modern" and not modern and "id" in message and "method" in message:
             return {"jsonrpc": "2.0", "id": message["id"], "error": UNSUPPORTED}
@@ -264,8 +264,8 @@ class Desk:
         try:
             return [await future for future in futures.values()]
         except asyncio.CancelledError:
-            for number in futures:
-                if not futures[number].done():
+            for number, future in futures.items():
+                if not future.done():
                     params = {"requestId": number}
                     peer.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
             raise

@@ -470,3 +470,28 @@ async def test_a_server_is_told_of_changed_roots_in_the_session_of_that_client_a
         own = server.all("tools/call")[0].headers["mcp-session-id"]
         assert told.headers["mcp-session-id"] == own
         assert len(server.all("notifications/roots/list_changed")) == 1
+
+
+async def test_a_server_that_was_restarted_costs_a_call_one_new_session_however_many_have_rested() -> None:
+    forgotten: set[str] = set()
+    at_work = asyncio.Event()
+
+    async def tool(asked: Asked, line: Line) -> bytes | None:
+        if asked.headers["mcp-session-id"] in forgotten:
+            return http(404)
+        if asked.body["params"]["name"] == "work":
+            await at_work.wait()
+        return result(asked, content=[])
+
+    async with serving(server_with(tool)) as (scripted, upstream):
+        calls = [asyncio.create_task(upstream.call(call_of(MODERN, "work"))) for _ in range(4)]
+        async with asyncio.timeout(5):
+            while len(scripted.all("tools/call")) < 4:
+                scripted.came.clear()
+                await scripted.came.wait()
+        at_work.set()
+        await asyncio.gather(*calls)
+        forgotten |= {asked.headers["mcp-session-id"] for asked in scripted.all("tools/call")}
+        assert len(forgotten) == 4
+        assert isinstance(await upstream.call(call_of(MODERN, "anew")), Result)
+        assert len(scripted.all("initialize")) == 5
