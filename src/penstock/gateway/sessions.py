@@ -54,6 +54,7 @@ class ClientSession:
         "listener",
         "log_level",
         "questions",
+        "token",
         "used_at",
         "view",
     )
@@ -67,6 +68,8 @@ class ClientSession:
         """Seconds since 1970."""
         self.home: Final = home
         """The worker that has what cannot be sealed."""
+        self.token = b""
+        """Its id as the client sends it; never shown."""
         self.used_at = 0.0
         """Clock time of its last request."""
         self.log_level: msgspec.Raw | None = None
@@ -148,9 +151,12 @@ class Sessions:
         session = self._known.get(token)
         if session is None:
             try:
-                session = self._remember(token, _decode(self._sealer.open(_PURPOSE, token)))
+                sealed = _decode(self._sealer.open(_PURPOSE, token))
             except (SealError, msgspec.DecodeError):
                 return None
+            if sealed.key in self._ended or sealed.view != view or sealed.principal != principal:
+                return None  # nothing is remembered for whoever has no right to it
+            session = self._remember(token, sealed)
         if (
             session.view != view
             or session.caller.principal != principal
@@ -176,6 +182,7 @@ class Sessions:
             self._ended.popitem(last=False)
         for task in list(session.in_flight):
             task.cancel()
+        self._known.pop(session.token, None)
         self._on_end(session)
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
@@ -183,7 +190,7 @@ class Sessions:
             Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info, sealed.principal
         )
         session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS, sealed.worker)
-        session.used_at = self._clock.now()
+        session.token, session.used_at = token, self._clock.now()
         self._on_known(session)
         self._known[token] = session
         if len(self._known) > self._limit:
