@@ -47,7 +47,7 @@ DRAIN_SECONDS: Final = 75.0
 """The longest pause of a feed or a restart is 30 s, a session at a server that was lost is noticed on its stream's next try."""
 RESTART_SECONDS: Final = (6.0, 14.0)
 RELOAD_SECONDS: Final = (9.0, 21.0)
-STDIO_SHARE: Final = 0.2
+STDIO_SHARE: Final = 0.1
 """Of what is killed; a stdio server that is killed often is started again ever later."""
 
 

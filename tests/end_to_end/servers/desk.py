@@ -8,12 +8,13 @@ seen at once. `told` says what is still held here: calls under way, questions wi
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
 from tests.end_to_end.servers.plain_mcp import LEGACY, MODERN, Message, is_modern, result_of, text_result
 
-TOOLS = ("echo", "big", "slow", "progress", "logs", "ask", "change", "touch", "told")
+TOOLS = ("echo", "big", "slow", "progress", "logs", "ask", "change", "touch", "forget", "pid", "told")
 RESOURCES = 8
 MAX_SLOW_SECONDS = 60.0
 _SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
@@ -43,6 +44,8 @@ class Session:
         self.tasks: dict[str, asyncio.Task[Message]] = {}
         self.questions: dict[str, asyncio.Future[Message]] = {}
         self.level = 0
+        self.end: Callable[[], None] | None = None
+        """Ends its stream."""
 
 
 class Listen:
@@ -64,6 +67,8 @@ class Desk:
         self.sessions: set[Session] = set()
         self.listens: dict[str, Listen] = {}
         self.counts = {"calls": 0, "cancelled": 0, "ended_sessions": 0, "under_way": 0}
+        self.forget: Callable[[], None] = lambda: None
+        """Drops all sessions without a word; of HTTP."""
         self._numbers = 0
         self._has_extra = False
         self._calls: dict[str, Callable[[Peer, Message, Message], Any]] = {
@@ -74,6 +79,7 @@ class Desk:
             "ask": self._ask,
             "change": self._change,
             "touch": self._touch,
+            "forget": self._forget,
         }
 
     # what is said
@@ -151,9 +157,9 @@ class Desk:
             self.listens.pop(str(message["id"]), None)
         return result_of(message, {"_meta": {_SUBSCRIPTION: message["id"]}})
 
-    def tell(self, method: str, flag: str = "", uri: str = "") -> None:
-        """Everybody who wants to hear it."""
-        params = {"uri": uri} if uri else {}
+    def tell(self, method: str, flag: str = "", uri: str = "", part: str = "") -> None:
+        """Everybody who wants to hear it; `part` names what of the resource has changed."""
+        params = {"uri": uri + part} if uri else {}
         for one in list(self.listens.values()):
             if one.wanted.get(flag) or uri in one.wanted.get("resourceSubscriptions", ()):
                 one.tell(method, params)
@@ -171,6 +177,8 @@ class Desk:
             work = self._calls.get(name)
             if name == "told":
                 return text_result(message, json.dumps(self.told()))
+            if name == "pid":
+                return text_result(message, str(os.getpid()))
             if work is None:
                 return text_result(message, str(arguments.get("text", "")))
             answer: Message = await work(peer, message, arguments)
@@ -230,9 +238,15 @@ class Desk:
             await asyncio.sleep(0)
         return text_result(message, str(arguments["text"]))
 
+    async def _forget(self, _peer: Peer, message: Message, arguments: Message) -> Message:
+        asyncio.get_running_loop().call_later(0.05, self.forget)
+        return text_result(message, str(arguments["text"]))
+
     async def _touch(self, _peer: Peer, message: Message, arguments: Message) -> Message:
+        padding = min(int(arguments.get("padding", 0)), 10_000)
+        part = f"/{'x' * padding}" if padding else ""
         for _ in range(min(int(arguments.get("times", 1)), 1000)):
-            self.tell("notifications/resources/updated", uri=str(arguments["uri"]))
+            self.tell("notifications/resources/updated", uri=str(arguments["uri"]), part=part)
             await asyncio.sleep(0)
         return text_result(message, str(arguments["text"]))
 

@@ -52,6 +52,7 @@ class OverHttp:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._sessions: dict[bytes, Session] = {}
+        desk.forget = self._forget
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -99,10 +100,16 @@ class OverHttp:
         answer = self._desk._told_at_once(Peer(), message, "initialize", {})
         exchange.respond(200, json.dumps(answer).encode(), headers=b"mcp-session-id: %b\r\n" % session_id)
 
+    def _forget(self) -> None:
+        for session_id in list(self._sessions):
+            self._end(session_id)
+
     def _end(self, session_id: bytes) -> None:
         session = self._sessions.pop(session_id)
         self._desk.sessions.discard(session)
         self._desk.counts["ended_sessions"] += 1
+        if session.end is not None:
+            session.end()
         for task in session.tasks.values():
             task.cancel()
 
@@ -117,7 +124,7 @@ class OverHttp:
             if session.say is say:
                 session.say = None
 
-        session.say = say
+        session.say, session.end = say, stream.finish
         exchange.on_disconnect = gone
 
     async def _answer(self, exchange: Exchange, message: Message, session: Session | None) -> None:
