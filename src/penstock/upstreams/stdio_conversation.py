@@ -138,10 +138,11 @@ class StdioConversation:
         turn = None if call.hear is not None else self._turns.try_begin(call.caller.principal)
         if turn is None and call.hear is None:
             turn = await self._wait_for_turn(call)
+        asking = None if turn is None else AskingTurn(turn, self._habits, self._loop)
         try:
             params, token = self._params_of(call)
             flight = self.send(call.method, params, call=call, token=token)
-            flight.turn = None if turn is None else AskingTurn(turn, self._habits, self._loop)
+            flight.turn = asking
             call.sent_at = monotonic()
             try:
                 reply = await flight.future
@@ -149,8 +150,8 @@ class StdioConversation:
                 self.cancel(flight, b"the caller cancelled the call")
                 raise
         finally:
-            if turn is not None:
-                turn.end()
+            if asking is not None:
+                asking.end()
             self._place_held()
         if reply.error is not None:
             error = reply.error

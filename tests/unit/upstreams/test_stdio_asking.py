@@ -197,3 +197,21 @@ async def test_a_legacy_server_sees_nothing_of_a_modern_clients_retry() -> None:
         call.params |= {"requestState": Raw(b'"x"'), "inputResponses": Raw(b"{}")}
         params = json.loads(text_of(await upstream.call(call)))["params"]
         assert params.keys() == {"name", "arguments"}
+
+
+async def test_answers_that_wait_for_a_turn_reach_the_server_when_their_call_is_given_up() -> None:
+    """A server need not take back what it asked for a call that was cancelled; 64 such requests and it could ask nothing more."""
+    async with stdio_server("legacy", turn_seconds=5) as upstream:
+        slow = Client(None)
+        parked = asyncio.create_task(upstream.call(asking_call(slow)))
+        await until(lambda: bool(slow.asked))
+        other = await Waiting(upstream).arrived()
+        talk = upstream._instances[0].talk
+        assert talk is not None
+        slow.asked[0].answer(RpcError(-32603, "not answered in time"))
+        assert len(talk._questions) == 1, "another call is at work"
+        parked.cancel()
+        await asyncio.wait((parked,))
+        assert len(talk._questions) == 0
+        other.task.cancel()
+        assert await ask(upstream, "echo") == "{}"
