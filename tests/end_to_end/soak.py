@@ -5,7 +5,7 @@
 Modern and legacy clients at modern, legacy and dual servers over HTTP and stdio (`soak_load.py`), while servers are killed and
 started again and the configuration changes. Prints a line a minute; exit code 0 when all held, 1 when something did not.
 
-What must hold: no problem at any client; memory does not grow after a warm-up of a sixth of the run, by more than
+What must hold: no problem at any client; memory does not grow after `warm_up` by more than
 `allowed_growth`; once the load has stopped and the short bounds of `LIMITS` are over, all that is counted is as it was before.
 """
 
@@ -41,7 +41,9 @@ stalled_reader = "5s"
 wait = "5s"
 idle = "5s"
 drain = "5s"
+sessions = 1000
 """
+"""Bounds so low that what may grow up to them has done so when memory is first judged: marks of ended sessions, for one."""
 SAMPLE_SECONDS: Final = 3.0
 DRAIN_SECONDS: Final = 75.0
 """The longest pause of a feed or a restart is 30 s, a session at a server that was lost is noticed on its stream's next try."""
@@ -173,6 +175,11 @@ class Verdict(NamedTuple):
         return not self.problems and not self.left and self.growth_mib <= self.allowed_mib
 
 
+def warm_up(seconds: float) -> float:
+    """How long of a run nothing is judged: five minutes of thirty, and half a minute of two, or half of what is shorter."""
+    return min(max(30.0, seconds / 6), seconds / 2)
+
+
 def allowed_growth(seconds: float) -> float:
     """MiB in ten minutes, for a run of that length.
 
@@ -216,7 +223,7 @@ async def watch(gateway: Gateway, seconds: float, mix: Mix) -> list[Sample]:
     told = started
     while (now := time.monotonic()) < started + seconds:
         one = await asyncio.to_thread(sample, gateway)
-        if now >= started + seconds / 6:
+        if now >= started + warm_up(seconds):
             samples.append(one)
         if now >= told:
             told += 60.0
