@@ -254,15 +254,23 @@ class LegacyHttp:
         session.questions = Questions(lambda message: self._in_background(self._tell(session, message)), self._counts)
         session.side = SessionSide(self, session)
         session.post_head = self._link.post_head + head
+        try:
+            await self._settle_in(session, caller.sink if is_own else None)
+        except BaseException:
+            self._book.remove(session)
+            self._in_background(self._end(session))
+            raise
+        return session
+
+    async def _settle_in(self, session: LegacySession, sink: Sink | None) -> None:
         await self._tell(session, encode_notification("notifications/initialized", {}), strict=True)
         if session.is_exclusive:
             self._book.issues_ids = True
         else:
             for surplus in self._book.add(session, self._clock.now()):
                 self._in_background(self._end(surplus))
-        if session_id is not None and (is_own or session.is_exclusive):
-            await self._listen(session, caller.sink if is_own else None)
-        return session
+        if session.id is not None and session.key[0] != "shared":
+            await self._listen(session, sink)
 
     async def _listen(self, session: LegacySession, sink: Sink | None) -> None:
         """Hear what the server says beside the calls, from the first call on; without, if it takes too long or is refused."""

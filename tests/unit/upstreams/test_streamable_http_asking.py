@@ -495,3 +495,39 @@ async def test_a_server_that_was_restarted_costs_a_call_one_new_session_however_
         assert len(forgotten) == 4
         assert isinstance(await upstream.call(call_of(MODERN, "anew")), Result)
         assert len(scripted.all("initialize")) == 5
+
+
+@pytest.mark.parametrize("when", ["initialize", "GET"])
+async def test_a_session_whose_caller_has_gone_while_it_was_opened_is_ended(when: str) -> None:
+    goes_on = asyncio.Event()
+
+    async def tool(asked: Asked, _line: Line) -> bytes | None:
+        return result(asked, content=[])
+
+    serve = server_with(tool)
+
+    async def slow(asked: Asked, line: Line) -> bytes | None:
+        if asked.rpc == when:
+            await goes_on.wait()
+        if asked.method == "GET":
+            await line.write(stream(end=False))
+            await line.until_closed()
+            return None
+        return await serve(asked, line)
+
+    async with serving(slow) as (scripted, upstream):
+        goes_on.set()
+        assert isinstance(await upstream.call(call_of(Caller(Era.LEGACY, "2025-11-25", None), "warm")), Result)
+        goes_on.clear()
+        scripted.asked.clear()
+        task = asyncio.create_task(upstream.call(call_of(MODERN, "work")))
+        await scripted.wait_for(when)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert not scripted.all("tools/call")
+        goes_on.set()
+        assert (await scripted.wait_for("DELETE")).headers["mcp-session-id"] == "s-2"
+        async with asyncio.timeout(5):
+            while upstream.state()["streams"] or upstream.state()["background"]:
+                await asyncio.sleep(0.01)
+        assert upstream.state()["sessions"] == 1
