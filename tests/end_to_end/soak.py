@@ -183,10 +183,10 @@ def warm_up(seconds: float) -> float:
 def allowed_growth(seconds: float, processes: int = 1) -> float:
     """MiB in ten minutes, for a run of that length by that many processes.
 
-    For each of them: one for half an hour and more. What a process has once grown to for its largest moment it keeps (heaps are not given back
-    in the order they were taken), and moments as large become rarer with time, but do not end: about 4 MiB in all were seen
-    to come late, and more workers come to theirs later, as each has its share of the load. Over a short time those alone are
-    a steep slope; so they are allowed once in what is judged of a run.
+    For each of them one in a run of half an hour and more. What a process has once grown to for its largest moment it keeps
+    (heaps are not given back in the order they were taken), and moments as large become rarer with time, but do not end:
+    about 4 MiB in all were seen to come late, later still where several workers share the load. Over a short time those
+    alone are a steep slope; so they are allowed once in what is judged of a run.
     """
     once = 0.0 if seconds >= 1800 else 4.0 * 600.0 / (seconds - warm_up(seconds))
     return processes * (1.0 + once)

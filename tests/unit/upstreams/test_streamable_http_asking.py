@@ -28,6 +28,7 @@ from tests.unit.upstreams.scripted_http import (
     serving,
     stream,
 )
+from tests.unit.upstreams.stdio_kit import until
 
 EVERYTHING = b'{"elicitation":{"form":{},"url":{}},"sampling":{"tools":{},"context":{}},"roots":{"listChanged":true}}'
 FORM: dict[str, Any] = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
@@ -527,7 +528,5 @@ async def test_a_session_whose_caller_has_gone_while_it_was_opened_is_ended(when
         assert not scripted.all("tools/call")
         goes_on.set()
         assert (await scripted.wait_for("DELETE")).headers["mcp-session-id"] == "s-2"
-        async with asyncio.timeout(5):
-            while upstream.state()["streams"] or upstream.state()["background"]:
-                await asyncio.sleep(0.01)
+        await until(lambda: not upstream.state()["streams"] and not upstream.state()["background"])
         assert upstream.state()["sessions"] == 1
