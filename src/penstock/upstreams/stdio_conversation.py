@@ -7,6 +7,7 @@ answer, by the process's end, or by its cancellation; a notification reaches a c
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -78,6 +79,7 @@ class StdioConversation:
         "_held_timer",
         "_junk_in_a_row",
         "_last_id",
+        "_leaving",
         "_log_level",
         "_loop",
         "_pending",
@@ -99,6 +101,8 @@ class StdioConversation:
         self._loop = asyncio.get_running_loop()
         self._pending: dict[bytes, Flight] = {}
         self._last_id = 0
+        self._leaving = 0
+        """Cancelled calls of which the server may still speak."""
         self._junk_in_a_row = 0
         self._log_level = len(LOG_LEVELS)
         self._habits = habits
@@ -127,7 +131,7 @@ class StdioConversation:
     def in_flight(self) -> int:
         """Requests written and not answered, and calls that wait for their turn; what only listens does not count."""
         listening = sum(flight.call is not None and flight.call.hear is not None for flight in self._pending.values())
-        return len(self._pending) - listening + self._turns.waiting
+        return len(self._pending) - listening - self._leaving + self._turns.waiting
 
     async def call(self, call: Call) -> Answer:
         """Carry one call; cancelling the awaiting task tells the server.
@@ -148,6 +152,8 @@ class StdioConversation:
                 reply = await flight.future
             except asyncio.CancelledError:
                 self.cancel(flight, b"the caller cancelled the call")
+                if asking is not None and self._is_left(asking):
+                    asking = None
                 raise
         finally:
             if asking is not None:
@@ -157,6 +163,31 @@ class StdioConversation:
             error = reply.error
             return Failure(error.code, error.message, error.data, self.era)
         return Result(reply.result or b"{}", self.era)
+
+    def _is_left(self, asking: AskingTurn) -> bool:
+        """A legacy server may ask and log in the course of a call until it has read that it is cancelled. It names no call, and
+        whose it is would be taken for another's: so it is asked to answer once it has read on, and the turn lasts until then.
+        """
+        if self.era is not Era.LEGACY or not self.is_open:
+            return False
+        self._refuse_held()
+        try:
+            ping = self.send("ping", {})
+        except ServerError:
+            return False
+        self._leaving += 1
+        timer = self._loop.call_later(self._settings.turn_seconds, ping.future.cancel)
+        ping.future.add_done_callback(partial(self._left, asking, ping, timer))
+        return True
+
+    def _left(
+        self, asking: AskingTurn, ping: Flight, timer: asyncio.TimerHandle, answered: asyncio.Future[Reply]
+    ) -> None:
+        timer.cancel()
+        self._leaving -= 1
+        if answered.cancelled():
+            self.forget(ping)
+        asking.end()
 
     def send(
         self, method: str, params: dict[str, Raw], *, call: Call | None = None, token: Raw | None = None
@@ -335,7 +366,7 @@ class StdioConversation:
 
     def _log_received(self, params: dict[str, Raw]) -> None:
         """A line of log carries no link to a call: it is that of the only call in flight, or of nobody."""
-        flight = self._only_flight()
+        flight = self._only_flight() if not self._leaving else None
         call = flight.call if flight is not None else None
         if call is None or call.notify is None or not is_wanted(call, params):
             self._counts.stray_logs += 1
@@ -347,7 +378,9 @@ class StdioConversation:
             self._counts.refused_requests += (
                 1  # modern servers MUST NOT ask on stdout, and clients MUST NOT answer there
             )
-        elif request.method not in INPUT_REQUESTS or not any(flight.call for flight in self._pending.values()):
+        elif (
+            self._leaving or request.method not in INPUT_REQUESTS or not any(one.call for one in self._pending.values())
+        ):
             self._questions.asked(request, None)
         else:
             self._habits.asks = True  # from now on there is only one call it can be about
@@ -373,7 +406,9 @@ class StdioConversation:
                 self._place(request)
 
     def _refuse_held(self) -> None:
-        self._held_timer = None
+        if self._held_timer is not None:
+            self._held_timer.cancel()
+            self._held_timer = None
         held, self._held = self._held, []
         for request in held:
             self._questions.asked(request, None)
