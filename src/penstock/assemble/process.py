@@ -24,6 +24,7 @@ from penstock.assemble.conversions import (
     views_of,
     waiting_for_start,
 )
+from penstock.assemble.gauges import gauges_of
 from penstock.assemble.siblings import Siblings
 from penstock.assemble.upstreams import UpstreamFactory
 from penstock.clock import Clock, SystemClock
@@ -42,7 +43,6 @@ from penstock.identity.keys import load_or_create
 from penstock.identity.seal import Sealer
 from penstock.machine import raise_descriptor_limit, tune_allocator, tune_collector
 from penstock.telemetry.cells import CellRegistry
-from penstock.telemetry.exposition import Gauge
 from penstock.upstreams.demo import demo_upstream
 
 _log = logging.getLogger(__name__)
@@ -204,29 +204,7 @@ class _Process:
             disabled=lambda: {
                 name: config.target for name, config in self._settings.servers.items() if not config.enabled
             },
-            gauges=(
-                Gauge("penstock_calls_in_flight", "Calls under way.", lambda: [("", gateway.calls_in_flight)]),
-                Gauge(
-                    "penstock_connections",
-                    "Open connections of clients.",
-                    lambda: [("", sum(server.connections for server in self._servers if server.addresses))],
-                ),
-                Gauge("penstock_sessions", "Known legacy sessions.", lambda: [("", len(gateway.context.sessions))]),
-                Gauge(
-                    "penstock_generation",
-                    "Number of the snapshot.",
-                    lambda: [("", gateway.context.snapshot.generation)],
-                ),
-                Gauge(
-                    "penstock_server_ready",
-                    "1 for each server that could be listed.",
-                    lambda: [
-                        (name, float(server.state == "ready"))
-                        for name, server in gateway.context.snapshot.servers.items()
-                    ],
-                    "server",
-                ),
-            ),
+            gauges=gauges_of(gateway, self._servers),
         )
 
     async def _listen(

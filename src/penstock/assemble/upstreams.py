@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from penstock.assemble.conversions import client_limits, sibling_limits
 from penstock.clock import Clock
 from penstock.config.settings import LimitsSettings, ServerConfig, reveal
@@ -20,6 +22,7 @@ from penstock.upstreams.pool import PoolSettings
 from penstock.upstreams.stdio import StdioUpstream
 from penstock.upstreams.stdio_settings import StdioSettings
 from penstock.upstreams.streamable_http import StreamableHttpSettings, StreamableHttpUpstream
+from penstock.upstreams.streamable_http_settings import EXCLUSIVE_SESSIONS
 
 
 class UpstreamFactory:
@@ -96,6 +99,11 @@ class UpstreamFactory:
                 wait_seconds=limits.wait,
                 idle_seconds=limits.upstream_idle,
                 lifetime_seconds=limits.upstream_lifetime,
+            ),
+            exclusive_sessions=msgspec.structs.replace(
+                EXCLUSIVE_SESSIONS,
+                max_size=limits.upstream_connections,
+                idle_seconds=min(EXCLUSIVE_SESSIONS.idle_seconds, limits.session_idle),
             ),
         )
         return StreamableHttpUpstream(config.name, settings, tls=tls, clock=self._clock)

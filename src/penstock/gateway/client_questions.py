@@ -118,8 +118,9 @@ class ClientQuestions:
         if self._open.pop(asked.id, None) is None:
             return False
         self._parking.leave(asked.place)
-        if asked.on_closed is not None:
-            asked.on_closed()
+        told, asked.on_closed = asked.on_closed, None  # what is told there holds the question
+        if told is not None:
+            told()
         return True
 
 

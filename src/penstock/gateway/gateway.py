@@ -38,6 +38,7 @@ HELD_ANSWERS: Final = 1024
 """Answers of legacy clients that have lost their connection, kept for them to fetch."""
 HELD_SECONDS: Final = 300.0
 SESSIONS_SWEEP_SECONDS: Final = 30.0
+"""Or a quarter of the time a session may rest, if that is less."""
 
 
 class ServerPlan(msgspec.Struct, frozen=True):
@@ -233,8 +234,9 @@ class Gateway:
                 self.listeners.list_changed(view.name, news.capability)
 
     async def _forget_idle_sessions(self) -> None:
+        seconds = min(SESSIONS_SWEEP_SECONDS, self._settings.session_idle_seconds / 4)
         while True:
-            await self._clock.sleep(SESSIONS_SWEEP_SECONDS)
+            await self._clock.sleep(seconds)
             self.context.sessions.sweep()
 
     def _welcome(self, session: ClientSession) -> None:
@@ -244,6 +246,7 @@ class Gateway:
     def _release(self, session: ClientSession) -> None:
         """A client session has ended, or is forgotten."""
         self._replay.forget_session(session.key)
+        session.caller.sink = None  # it holds the session
         if session.listener is not None:
             self._subscriptions.release(session.listener)
             session.listener.end()

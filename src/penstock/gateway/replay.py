@@ -40,7 +40,19 @@ class EventSink(Protocol):
 class KeptStream:
     """A stream whose events have ids, so that a client that lost its connection can ask for the rest."""
 
-    __slots__ = ("_bytes", "_events", "_inner", "_last", "_store", "id", "is_over", "is_primed", "place", "session")
+    __slots__ = (
+        "_bytes",
+        "_events",
+        "_inner",
+        "_last",
+        "_store",
+        "id",
+        "is_forgotten",
+        "is_over",
+        "is_primed",
+        "place",
+        "session",
+    )
 
     def __init__(self, store: "Replay", session: str, id: bytes, inner: EventStream) -> None:
         self._store: Final = store
@@ -53,6 +65,8 @@ class KeptStream:
         self._last = 0
         self.is_over = False
         """Its last event has been sent, or is kept."""
+        self.is_forgotten = False
+        """Nothing is kept any more: it goes on as a stream that cannot be taken up again."""
         self.is_primed = False
         """The client knows how to come back."""
         self.place = ""
@@ -94,7 +108,7 @@ class KeptStream:
         if self._inner.is_open:
             self._inner.finish(last)
             self._store.forget(self)
-        elif last and self._store.hold(self):
+        elif last and not self.is_forgotten and self._store.hold(self):
             self._keep(last)
         else:
             self._store.forget(self)
@@ -122,7 +136,15 @@ class KeptStream:
         self._last += 1
         return b"id: %b.%d\n%b" % (self.id, self._last, event)
 
+    def forget(self) -> None:
+        """Keep nothing from now on."""
+        self.is_forgotten = True
+        self._events.clear()
+        self._bytes = 0
+
     def _keep(self, event: bytes) -> None:
+        if self.is_forgotten:
+            return
         events = self._events
         events.append((self._last, event))
         grown = len(event)
@@ -154,6 +176,11 @@ class Replay:
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of all streams."""
+        return self._total
 
     def open(self, session: str, kind: bytes, inner: EventStream) -> KeptStream:
         """A stream of that client session; `session` is its name."""
@@ -189,6 +216,7 @@ class Replay:
         if self._streams.pop((stream.session, stream.id), None) is None:
             return
         self._total -= stream.kept_bytes
+        stream.forget()
         ids = self._by_session[stream.session]
         ids.discard(stream.id)
         if not ids:

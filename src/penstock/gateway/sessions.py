@@ -58,6 +58,7 @@ class ClientSession:
         "listener",
         "log_level",
         "questions",
+        "token",
         "used_at",
         "view",
     )
@@ -77,6 +78,8 @@ class ClientSession:
         """The worker that has what cannot be sealed."""
         self.ends_with_stream: Final = ends_with_stream
         """All that is for the client goes onto one stream (HTTP+SSE), so nothing is kept for another."""
+        self.token = b""
+        """Its id as the client sends it; never shown."""
         self.used_at = 0.0
         """Clock time of its last request."""
         self.log_level: msgspec.Raw | None = None
@@ -183,9 +186,12 @@ class Sessions:
         session = self._known.get(token)
         if session is None:
             try:
-                session = self._remember(token, _decode(self._sealer.open(_PURPOSE, token)))
+                sealed = _decode(self._sealer.open(_PURPOSE, token))
             except (SealError, msgspec.DecodeError):
                 return None
+            if sealed.key in self._ended or sealed.view != view or sealed.principal != principal:
+                return None  # nothing is remembered for whoever has no right to it
+            session = self._remember(token, sealed)
         if (
             session.view != view
             or session.caller.principal != principal
@@ -211,6 +217,7 @@ class Sessions:
             self._ended.popitem(last=False)
         for task in list(session.in_flight):
             task.cancel()
+        self._known.pop(session.token, None)
         self._over(session)
 
     def _over(self, session: ClientSession) -> None:
@@ -222,7 +229,7 @@ class Sessions:
             Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info, sealed.principal
         )
         session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS, sealed.worker)
-        session.used_at = self._clock.now()
+        session.token, session.used_at = token, self._clock.now()
         self._on_known(session)
         self._known[token] = session
         if len(self._known) > self._limit:

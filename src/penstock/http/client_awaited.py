@@ -58,3 +58,5 @@ async def awaited(
     except asyncio.CancelledError:
         connection.abandon()
         raise
+    finally:
+        del waiter  # its error holds this frame

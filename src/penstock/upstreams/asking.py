@@ -36,6 +36,15 @@ class AskingTurn:
         """Whether it may be this call the server speaks of."""
         return self._turn.is_at_work
 
+    def end(self) -> None:
+        """The call has ended. Answers that waited for its turn reach the server now, which may wait for each of them."""
+        self._turn.end()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._answers:
+            self._hand_over()
+
     def asking(self, ask: Ask | None) -> Ask | None:
         """The same `ask`, for a question of this call."""
         if ask is None:
@@ -62,8 +71,9 @@ class AskingTurn:
 
     def _withdrawn(self, mine: Question) -> None:
         """The server does not want the answer any more, so it is at work on this call."""
-        self._open -= 1
-        mine.withdraw()
+        if mine.is_open:  # else its client has answered, and the answer waits
+            self._open -= 1
+            mine.withdraw()
         if not self._open:
             self._turn.stir()
 
@@ -77,5 +87,5 @@ class AskingTurn:
         answers, self._answers = self._answers, []
         for question, reply in answers:
             question.answer(reply)
-        if self._open and self._timer is None:
+        if self._open and self._timer is None and not self._turn.is_over:
             self._timer = self._loop.call_later(GATHER_SECONDS, self._rest)

@@ -84,6 +84,7 @@ class Conversation:
         "_held_timer",
         "_junk_in_a_row",
         "_last_id",
+        "_leaving",
         "_log_level",
         "_loop",
         "_pending",
@@ -123,6 +124,8 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._pending: dict[bytes, Flight] = {}
         self._last_id = 0
+        self._leaving = 0
+        """Cancelled calls of which the server may still speak."""
         self._junk_in_a_row = 0
         self._log_level = len(LOG_LEVELS)
         self._habits = habits
@@ -151,7 +154,7 @@ class Conversation:
     def in_flight(self) -> int:
         """Requests written and not answered, and calls that wait for their turn; what only listens does not count."""
         listening = sum(flight.call is not None and flight.call.hear is not None for flight in self._pending.values())
-        return len(self._pending) - listening + self._turns.waiting
+        return len(self._pending) - listening - self._leaving + self._turns.waiting
 
     async def call(self, call: Call) -> Answer:
         """Carry one call; cancelling the awaiting task tells the server.
@@ -163,24 +166,52 @@ class Conversation:
         turn = self._turns.try_begin(call.caller.principal) if takes_turns else None
         if turn is None and takes_turns:
             turn = await self._wait_for_turn(call)
+        asking = None if turn is None else AskingTurn(turn, self._habits, self._loop)
         try:
             params, token = self._params_of(call)
             flight = self.send(call.method, params, call=call, token=token)
-            flight.turn = None if turn is None else AskingTurn(turn, self._habits, self._loop)
+            flight.turn = asking
             call.sent_at = monotonic()
             try:
                 reply = await flight.future
             except asyncio.CancelledError:
                 self.cancel(flight, b"the caller cancelled the call")
+                if asking is not None and self._is_left(asking):
+                    asking = None
                 raise
         finally:
-            if turn is not None:
-                turn.end()
+            if asking is not None:
+                asking.end()
             self._place_held()
         if reply.error is not None:
             error = reply.error
             return Failure(error.code, error.message, error.data, self.era)
         return Result(reply.result or b"{}", self.era)
+
+    def _is_left(self, asking: AskingTurn) -> bool:
+        """A legacy server may ask and log in the course of a call until it has read that it is cancelled. It names no call, and
+        whose it is would be taken for another's: so it is asked to answer once it has read on, and the turn lasts until then.
+        """
+        if self.era is not Era.LEGACY or not self.is_open:
+            return False
+        self._refuse_held()
+        try:
+            ping = self.send("ping", {})
+        except ServerError:
+            return False
+        self._leaving += 1
+        timer = self._loop.call_later(self._bounds.turn_seconds, ping.future.cancel)
+        ping.future.add_done_callback(partial(self._left, asking, ping, timer))
+        return True
+
+    def _left(
+        self, asking: AskingTurn, ping: Flight, timer: asyncio.TimerHandle, answered: asyncio.Future[Reply]
+    ) -> None:
+        timer.cancel()
+        self._leaving -= 1
+        if answered.cancelled():
+            self.forget(ping)
+        asking.end()
 
     def send(
         self, method: str, params: dict[str, Raw], *, call: Call | None = None, token: Raw | None = None
@@ -353,7 +384,7 @@ class Conversation:
 
     def _log_received(self, params: dict[str, Raw]) -> None:
         """A line of log carries no link to a call: it is that of the only call it can be about, or of nobody."""
-        flight = self._flight_it_is_about()
+        flight = self._flight_it_is_about() if not self._leaving else None
         call = flight.call if flight is not None else None
         sink = self._sink()
         if call is not None and call.notify is not None and is_wanted(call, params):
@@ -373,8 +404,10 @@ class Conversation:
             self._counts.refused_requests += (
                 1  # modern servers MUST NOT ask on stdout, and clients MUST NOT answer there
             )
-        elif request.method not in INPUT_REQUESTS or not any(flight.call for flight in self._pending.values()):
-            sink = self._sink()
+        elif (
+            self._leaving or request.method not in INPUT_REQUESTS or not any(one.call for one in self._pending.values())
+        ):
+            sink = None if self._leaving else self._sink()
             self._questions.asked(request, sink.ask if sink is not None else None)
         else:
             self._habits.asks = True  # from now on there is only one call it can be about
@@ -401,7 +434,9 @@ class Conversation:
                 self._place(request)
 
     def _refuse_held(self) -> None:
-        self._held_timer = None
+        if self._held_timer is not None:
+            self._held_timer.cancel()
+            self._held_timer = None
         held, self._held = self._held, []
         for request in held:
             self._questions.asked(request, None)

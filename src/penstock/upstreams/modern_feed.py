@@ -39,7 +39,7 @@ Outcome = Failure | ServerError | None
 class _Listen:
     """One `subscriptions/listen` under way."""
 
-    __slots__ = ("acknowledged", "honoured", "task", "wanted")
+    __slots__ = ("acknowledged", "ended_with", "honoured", "task", "wanted")
 
     def __init__(self, wanted: Filter) -> None:
         self.wanted: Final = wanted
@@ -47,11 +47,15 @@ class _Listen:
         self.acknowledged = asyncio.Event()
         """Or it has ended before."""
         self.task: asyncio.Task[Answer | ServerError] | None = None
+        self.ended_with: Failure | ServerError | None = None
+        """Its outcome, once its task is let go of."""
 
     @property
     def outcome(self) -> Failure | ServerError | None:
         """Why it came to its end; None while it goes on, and when that was in good order or by us."""
-        if self.task is None or not self.task.done() or self.task.cancelled():
+        if self.task is None:
+            return self.ended_with
+        if not self.task.done() or self.task.cancelled():
             return None
         answer = self.task.result()
         return None if isinstance(answer, Result) else answer
@@ -283,9 +287,12 @@ class ModernFeed:
 
 
 async def _end(listen: _Listen) -> None:
-    if listen.task is not None:
-        listen.task.cancel()
-        await asyncio.wait((listen.task,))
+    """The task is let go of: it holds the listen, and a cycle would keep what its connection had."""
+    task = listen.task
+    if task is not None:
+        task.cancel()
+        await asyncio.wait((task,))
+        listen.ended_with, listen.task = listen.outcome, None
 
 
 def _not_honoured(uri: str) -> Failure:

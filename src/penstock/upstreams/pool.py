@@ -180,6 +180,12 @@ class Pool(Generic[T]):
         self._idle_seconds = min(self._idle_seconds, seconds)
         self._shelf.fresh_seconds = min(self._shelf.fresh_seconds, seconds)
 
+    def drop_idle(self) -> None:
+        """Close what rests: it is known to be of no use any more."""
+        idle, self._shelf.idle = self._shelf.idle, []
+        for slot in idle:
+            self._drop(slot)
+
     def has_lent(self, item: T) -> bool:
         """Whether the item is on loan."""
         return item in self._shelf.busy

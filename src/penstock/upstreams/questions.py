@@ -72,6 +72,7 @@ class Question:
         """Give the server the client's answer; without effect when it is not wanted any more."""
         if self.is_open:
             self.is_open = False
+            self.on_withdrawn = None  # what is told there holds the question
             self._reply(reply)
 
     def report(self, params: dict[str, Raw]) -> None:
@@ -83,8 +84,9 @@ class Question:
         """The server has lost interest: whoever was to answer is told."""
         if self.is_open:
             self.is_open = False
-            if self.on_withdrawn is not None:
-                self.on_withdrawn()
+            told, self.on_withdrawn = self.on_withdrawn, None
+            if told is not None:
+                told()
 
 
 Ask = Callable[[Question], None]

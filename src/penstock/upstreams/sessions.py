@@ -7,10 +7,10 @@ of those are kept; a session is shared only by callers of one principal who can 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from operator import attrgetter
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from penstock.clock import Clock
 from penstock.protocol.meta import LOG_LEVELS
@@ -129,13 +129,13 @@ class ExclusiveSessions:
     no call. A pool for each principal and each set of capabilities.
     """
 
-    __slots__ = ("_clock", "_close", "_closing", "_name", "_open", "_pools", "_settings")
+    __slots__ = ("_clock", "_close", "_closing", "_name", "_open", "_pools", "_settings", "_unwanted")
 
     def __init__(
         self,
         name: str,
         *,
-        open: Callable[[Key, Caller], Awaitable[LegacySession]],
+        open: Callable[[Key, Caller], Coroutine[Any, Any, LegacySession]],
         close: Callable[[LegacySession], None],
         settings: PoolSettings,
         clock: Clock,
@@ -144,6 +144,8 @@ class ExclusiveSessions:
         self._pools: OrderedDict[Key, Pool[LegacySession]] = OrderedDict()
         """By the `shared_key` of the callers, oldest first."""
         self._closing: set[asyncio.Task[None]] = set()
+        self._unwanted: set[asyncio.Task[LegacySession]] = set()
+        """Sessions being opened that nobody waits for any more."""
 
     def __repr__(self) -> str:
         return f"<ExclusiveSessions {self._name} [{len(self)}] of {len(self._pools)} kinds of callers>"
@@ -159,7 +161,7 @@ class ExclusiveSessions:
             self._make_room()
             pool = self._pools[key] = Pool(
                 f"sessions at {self._name}",
-                open=partial(self._open, ("exclusive", key[1]), caller),
+                open=partial(self._opened, ("exclusive", key[1]), caller),
                 close=self._close,
                 is_closed=attrgetter("is_over"),
                 check=None,
@@ -175,6 +177,12 @@ class ExclusiveSessions:
         if pool is not None and pool.has_lent(session):
             pool.give_back(session)
 
+    def drop_idle(self, lost: LegacySession) -> None:
+        """The server has forgotten a session: those like it that rest were used longer ago, and are as good as lost."""
+        pool = self._pools.get(("shared", lost.key[1])) if lost.is_exclusive else None
+        if pool is not None:
+            pool.drop_idle()
+
     def sweep(self) -> None:
         """To be called about once a second."""
         for pool in self._pools.values():
@@ -185,7 +193,26 @@ class ExclusiveSessions:
         pools = [self._pools.pop(key) for key in list(self._pools)]
         for pool in pools:
             await pool.close(loans_too=True)
-        await asyncio.gather(*self._closing)
+        for task in self._unwanted:
+            task.cancel()
+        await asyncio.gather(*self._closing, *self._unwanted, return_exceptions=True)
+
+    async def _opened(self, key: Key, caller: Caller) -> LegacySession:
+        """A new one. Opening it is never cancelled: if nobody waits for it any more it is ended as soon as it is there."""
+        task = asyncio.get_running_loop().create_task(self._open(key, caller))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._unwanted.add(task)
+            task.add_done_callback(self._nobody_waited)
+            raise
+        finally:
+            del task  # its error holds this frame
+
+    def _nobody_waited(self, task: asyncio.Task[LegacySession]) -> None:
+        self._unwanted.discard(task)
+        if not task.cancelled() and task.exception() is None and task.result().is_exclusive:
+            self._close(task.result())
 
     def _make_room(self) -> None:
         for key, pool in list(self._pools.items())[: max(0, len(self._pools) + 1 - MAX_SHARED)]:

@@ -36,6 +36,8 @@ class SingleFlight(Generic[T]):
             if task.cancelled():  # not our caller was cancelled, but the work: `close` ended it
                 raise asyncio.CancelledError(f"{self.name} was closed") from None
             raise
+        finally:
+            del task  # its error holds this frame
 
     def _ended(self, key: Hashable, task: asyncio.Task[T]) -> None:
         if self._running.get(key) is task:

@@ -135,8 +135,7 @@ class StreamableHttpUpstream:
             self._note(error)
             raise
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._is_closed and task is not None and not task.cancelling():  # what it shared with others was ended
+            if self._is_closed and not _is_being_cancelled():  # what it shared with others was ended
                 raise self._gone() from None
             raise
 
@@ -437,3 +436,9 @@ class StreamableHttpUpstream:
             await self._clock.sleep(_SWEEP_SECONDS)
             self._link.pool.sweep()
             self._legacy.sweep()
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the current task is; its name would stay in a frame that its own error holds, and keep both."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -115,6 +115,7 @@ class LegacyHttp:
                 return await self._carry(session, call)
             except _SessionLost:
                 self.lose(session)
+                self._pools.drop_idle(session)
             finally:
                 self.give_back(session)
         raise ServerMisbehaved(self._link.name, "it forgot a session it had just opened; see its log")
@@ -259,15 +260,23 @@ class LegacyHttp:
         session.questions = Questions(lambda message: self._in_background(self._tell(session, message)), self._counts)
         session.side = SessionSide(self, session)
         session.post_head = self._link.post_head + head
+        try:
+            await self._settle_in(session, caller.sink if is_own else None)
+        except BaseException:
+            self._book.remove(session)
+            self._in_background(self._end(session))
+            raise
+        return session
+
+    async def _settle_in(self, session: LegacySession, sink: Sink | None) -> None:
         await self._tell(session, encode_notification("notifications/initialized", {}), strict=True)
         if session.is_exclusive:
             self._book.issues_ids = True
         else:
             for surplus in self._book.add(session, self._clock.now()):
                 self._in_background(self._end(surplus))
-        if session_id is not None and (is_own or session.is_exclusive):
-            await self._listen(session, caller.sink if is_own else None)
-        return session
+        if session.id is not None and session.key[0] != "shared":
+            await self._listen(session, sink)
 
     async def _listen(self, session: LegacySession, sink: Sink | None) -> None:
         """Hear what the server says beside the calls, from the first call on; without, if it takes too long or is refused."""
@@ -354,6 +363,7 @@ class LegacyHttp:
             return await self.conclude(session, call, reception, came)
         except _SessionLost:
             self.lose(session)
+            self._pools.drop_idle(session)
             return await self.call(call)
         except asyncio.CancelledError:
             if reception.reply is None:
@@ -484,10 +494,13 @@ def _until_any(_: object) -> bool:
 
 
 def _hang_up(session: LegacySession) -> None:
+    """Nothing is sent in it any more; what it holds and is held by is let go of, so that no cycle keeps it."""
     session.is_over = True
-    if session.listening is not None:
-        session.listening.cancel()
-    if session.questions is not None:
-        session.questions.close()
+    listening, questions = session.listening, session.questions
+    session.listening = session.questions = session.side = None
+    if listening is not None:
+        listening.cancel()
+    if questions is not None:
+        questions.close()
     if session.on_lost is not None:
         session.on_lost()

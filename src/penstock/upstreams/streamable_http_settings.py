@@ -16,6 +16,8 @@ CONNECTIONS: Final = PoolSettings(max_size=256, idle_seconds=4.0, lifetime_secon
 """Idle limit: uvicorn and node end an idle connection after 5 s, and a request that crosses their goodbye is lost.
 Lifetime: a changed DNS record is noticed at the latest then."""
 
+EXCLUSIVE_SESSIONS: Final = PoolSettings(max_size=256, idle_seconds=60.0, lifetime_seconds=3600.0)
+
 
 class StreamableHttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One server; all times in seconds. `repr` shows no header: they may hold secrets."""
@@ -40,7 +42,7 @@ class StreamableHttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Sessions at the server that belong to one legacy client session each; beyond it the longest unused one is ended."""
     session_idle_seconds: float = 900.0
     """After this long without a call such a session is ended."""
-    exclusive_sessions: PoolSettings = PoolSettings(max_size=256, idle_seconds=60.0, lifetime_seconds=3600.0)
+    exclusive_sessions: PoolSettings = EXCLUSIVE_SESSIONS
     """Sessions for callers that can be asked and have none of their own; one call at a time in each, and a pool of them for
     each principal and each set of capabilities."""
     max_streams: int = 2048

@@ -34,7 +34,7 @@ class Habits:
 class Turn:
     """One call's part of a server's time."""
 
-    __slots__ = ("_is_over", "_turns", "_when_awake", "is_at_work", "principal")
+    __slots__ = ("_turns", "_when_awake", "is_at_work", "is_over", "principal")
 
     def __init__(self, turns: "Turns", principal: str) -> None:
         self._turns: Final = turns
@@ -42,20 +42,20 @@ class Turn:
         self.is_at_work = True
         """False while it rests."""
         self._when_awake: Callable[[], None] | None = None
-        self._is_over = False
+        self.is_over = False
 
     def __repr__(self) -> str:
         return f"<Turn {'at work' if self.is_at_work else 'resting'}>"
 
     def rest(self) -> None:
         """The server waits for this call's client: others may work."""
-        if self.is_at_work and not self._is_over:
+        if self.is_at_work and not self.is_over:
             self.is_at_work = False
             self._turns.rested(self)
 
     def wake(self, then: Callable[[], None]) -> None:
         """Go on at once, or as soon as nobody else is at work; `then` is called when that is. One at a time."""
-        if self.is_at_work or self._is_over:
+        if self.is_at_work or self.is_over:
             then()
         else:
             self._when_awake = then
@@ -63,7 +63,7 @@ class Turn:
 
     def stir(self) -> None:
         """The server works on it without having been answered, whoever else is at work."""
-        if not self.is_at_work and not self._is_over:
+        if not self.is_at_work and not self.is_over:
             self._turns.stirred(self)
 
     def awake(self) -> None:
@@ -75,7 +75,7 @@ class Turn:
 
     def end(self) -> None:
         """The call has ended."""
-        self._is_over = True
+        self.is_over = True
         self._turns.ended(self)
 
 

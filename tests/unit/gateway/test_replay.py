@@ -192,3 +192,16 @@ def test_an_interrupted_stream_says_when_to_come_back_and_goes_on_for_who_does()
     back = Client()
     stream.resume(1, back.stream)
     assert back.sent[0].endswith(b"data: late\n\n")
+
+
+def test_a_stream_that_was_forgotten_goes_on_and_keeps_nothing() -> None:
+    kept = Kept()
+    stream, client = kept.open()
+    stream.send(b"data: 1\n\n")
+    kept.store.forget_session("s")
+    stream.send(b"data: 2\n\n")
+    assert ids_of(client) == [b"0.c1.1", b"0.c1.2"]
+    client.leaves()
+    stream.send(b"data: 3\n\n")
+    stream.finish(b"data: 4\n\n")
+    assert (stream.kept_bytes, kept.store.kept_bytes, len(kept.store), len(kept.holding)) == (0, 0, 0, 0)

@@ -102,7 +102,7 @@ def test_known_and_ended_sessions_are_bounded_and_a_forgotten_one_opens_again() 
         assert found is not None
         ours.end(found)
     assert len(ours) <= 3
-    assert repr(ours).startswith("<Sessions 3 known, 3 ended")
+    assert repr(ours).startswith("<Sessions 0 known, 3 ended")
 
 
 def test_a_session_that_runs_something_is_forgotten_last() -> None:
@@ -196,3 +196,23 @@ def test_a_session_without_an_id_belongs_to_whoever_opened_it() -> None:
     assert len(ours) == 0
     ours.end(session)
     assert repr(ours) == "<Sessions 0 known, 1 ended, at most 10>"
+
+
+def test_a_session_that_was_ended_takes_no_place_and_is_not_remembered_again() -> None:
+    told: list[str] = []
+    ours = Sessions(
+        Sealer([KEY]), FakeClock(), 10, on_known=lambda _: told.append("known"), on_end=lambda _: told.append("end")
+    )
+    token = ours.open("v", "2025-06-18", b"{}", INFO, principal="ann").encode()
+    found = ours.find("v", token, "ann")
+    assert found is not None
+    ours.end(found)
+    assert (len(ours), ours.find("v", token, "ann"), len(ours)) == (0, None, 0)
+    assert told == ["known", "end"]
+
+
+def test_nothing_is_remembered_for_whoever_has_no_right_to_a_session() -> None:
+    token = sessions().open("v", "2025-06-18", b"{}", INFO, principal="ann").encode()
+    ours = sessions()
+    assert (ours.find("v", token, "bob"), ours.find("w", token, "ann"), len(ours)) == (None, None, 0)
+    assert ours.find("v", token, "ann") is not None

@@ -120,15 +120,46 @@ async def test_a_process_that_dies_withdraws_its_questions() -> None:
 
 async def test_with_several_calls_under_way_a_question_waits_until_it_is_clear_whose_it_is() -> None:
     async with stdio_server("legacy") as upstream:
+        client, bystander = Client(), Client()
+        other = tool_call("echo")
+        other.ask = bystander
+        asking, echoed = await asyncio.gather(upstream.call(asking_call(client)), upstream.call(other))
+        assert "accept" in text_of(asking)
+        assert text_of(echoed) == "{}"
+        assert len(client.asked) == 1
+        assert not bystander.asked
+
+
+async def test_a_question_that_could_be_about_a_cancelled_call_is_asked_of_nobody() -> None:
+    async with stdio_server("legacy") as upstream:
         other = await Waiting(upstream).arrived()
         client, bystander = Client(), Client()
         other.call.ask = bystander
         task = asyncio.create_task(upstream.call(asking_call(client)))
         await until(lambda: upstream.state()["in_flight"] == 2)
+        talk = upstream._instances[0].talk
+        assert talk is not None
+        await until(lambda: len(talk._held) == 1)
         other.task.cancel()
-        assert "accept" in text_of(await task)
-        assert len(client.asked) == 1
+        assert "-32601" in text_of(await task)
+        assert not client.asked
         assert not bystander.asked
+
+
+async def test_a_server_that_asks_before_it_reads_of_the_cancelling_asks_nobody_else() -> None:
+    """The next call begins only when the server has shown that it has read on."""
+    async with stdio_server("legacy", turn_seconds=10) as upstream:
+        await upstream.call(asking_call(Client()))
+        client, bystander = Client(), Client()
+        slow = asyncio.create_task(upstream.call(asking_call(client, FORM | {"seconds": 0.3})))
+        await until(lambda: upstream.state()["in_flight"] == 1)
+        slow.cancel()
+        await asyncio.wait((slow,))
+        following = asking_call(bystander, {"method": "elicitation/create", "params": {"message": "mine?"}})
+        assert "accept" in text_of(await upstream.call(following))
+        assert not client.asked
+        assert [json.loads(bytes(one.params["message"])) for one in bystander.asked] == ["mine?"]
+        assert upstream.state()["in_flight"] == 0
 
 
 async def test_a_server_that_has_asked_is_given_one_call_at_a_time() -> None:
@@ -197,3 +228,32 @@ async def test_a_legacy_server_sees_nothing_of_a_modern_clients_retry() -> None:
         call.params |= {"requestState": Raw(b'"x"'), "inputResponses": Raw(b"{}")}
         params = json.loads(text_of(await upstream.call(call)))["params"]
         assert params.keys() == {"name", "arguments"}
+
+
+async def test_answers_that_wait_for_a_turn_reach_the_server_when_their_call_is_given_up() -> None:
+    """A server need not take back what it asked for a call that was cancelled; 64 such requests and it could ask nothing more."""
+    async with stdio_server("legacy", turn_seconds=5) as upstream:
+        slow = Client(None)
+        parked = asyncio.create_task(upstream.call(asking_call(slow)))
+        await until(lambda: bool(slow.asked))
+        other = await Waiting(upstream).arrived()
+        talk = upstream._instances[0].talk
+        assert talk is not None
+        slow.asked[0].answer(RpcError(-32603, "not answered in time"))
+        assert len(talk._questions) == 1, "another call is at work"
+        parked.cancel()
+        await asyncio.wait((parked,))
+        await until(lambda: len(talk._questions) == 0)
+        other.task.cancel()
+        assert await ask(upstream, "echo") == "{}"
+
+
+async def test_a_server_that_never_shows_that_it_has_read_on_is_given_calls_again_after_a_while() -> None:
+    async with stdio_server("legacy", turn_seconds=0.3) as upstream:
+        await upstream.call(asking_call(Client()))
+        slow = asyncio.create_task(upstream.call(asking_call(Client(None), FORM | {"seconds": 1.0})))
+        await until(lambda: upstream.state()["in_flight"] == 1)
+        slow.cancel()
+        await asyncio.wait((slow,))
+        await until(lambda: not upstream._instances[0].talk or not upstream._instances[0].talk._leaving)
+        assert await ask(upstream, "echo") == "{}"

@@ -293,6 +293,7 @@ class RunningCall:
             self._blame(error)
 
     def _conclude(self, call: Call, outcome: Outcome, answered_at: float) -> None:
+        self._dialogue = None  # it holds this call
         if isinstance(outcome, Result):
             kind = self._answer(call, outcome, answered_at)
         elif outcome is None:

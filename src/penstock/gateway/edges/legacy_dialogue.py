@@ -53,13 +53,12 @@ _UNSENT: Final = (UNREACHABLE, TOO_MANY)
 class LegacyDialogue:
     """What one call's server asks of a legacy client."""
 
-    __slots__ = ("_asked", "_round", "_rounds", "_running", "_session", "_urls")
+    __slots__ = ("_asked", "_rounds", "_running", "_session", "_urls")
 
     def __init__(self, running: RunningCall, session: ClientSession | None) -> None:
         self._running: Final = running
         self._session: Final = session
         self._asked: set[Asked] = set()
-        self._round: Round | None = None
         self._rounds = 0
         self._urls: list[Raw] = []
         """Ids of the URLs the client was sent to, and must be told of once that is over."""
@@ -128,8 +127,8 @@ class LegacyDialogue:
             running.conclude(call, ServerMisbehaved(running.server, why))
         else:
             running.hold(call)
-            self._round = Round(self, running, call, found, session=self._session)
-            self._round.begin(PAUSES_SECONDS[min(self._rounds, len(PAUSES_SECONDS)) - 1])
+            asking = Round(self, running, call, found, session=self._session)
+            asking.begin(PAUSES_SECONDS[min(self._rounds, len(PAUSES_SECONDS)) - 1])
 
     def _tell_of_urls(self) -> None:
         for elicitation_id in self._urls:
@@ -227,15 +226,18 @@ class Round:
         """The call is not sent again."""
         if self._is_over:
             return
+        questions = self._questions
         self._leave()
-        for question in self._questions:
+        for question in questions:
             question.withdraw()
         self._running.conclude(self._call, outcome)
 
     def _leave(self) -> None:
         self._is_over = True
+        self._questions = []  # they hold the round
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._session is not None:
             self._session.in_flight.pop(self, None)
 
