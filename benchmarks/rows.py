@@ -18,7 +18,7 @@ class Row(NamedTuple):
 
     name: str
     through: str
-    """`nginx`, `floor`, `raw`, `gateway`, or a peer's name."""
+    """`nginx`, `floor`, `raw`, `gateway`, `workers` (a gateway of two processes), or a peer's name."""
     client: Era
     server: Era
     tool: str
@@ -39,7 +39,7 @@ class Row(NamedTuple):
     @property
     def is_peer(self) -> bool:
         """Whether its calls go through another project's proxy."""
-        return self.through not in {"nginx", "floor", "raw", "gateway"}
+        return self.through not in {"nginx", "floor", "raw", "gateway", "workers"}
 
     @property
     def title(self) -> str:
@@ -50,7 +50,7 @@ class Row(NamedTuple):
             words = {"nginx": "nginx", "floor": "byte relay, same loop (floor)", "raw": "raw server, direct"}
             return f"{words[self.through]}: {self.server} server, {size}{varied}"
         without = ", no session" if self.client == "legacy" and not self.has_session else ""
-        who = "" if self.through == "gateway" else f"{self.through}: "
+        who = {"gateway": "", "workers": "two workers: "}.get(self.through, f"{self.through}: ")
         return f"{who}{self.client} client → {self.server} server, {size}{without}{varied}"
 
 
@@ -75,14 +75,21 @@ def _gateway(client: Era, server: Era, ships: float, aim: float) -> list[Row]:
     return rows
 
 
+def _of_two_workers(rows: Sequence[Row]) -> list[Row]:
+    """The usual row of each pair of eras, through two processes."""
+    usual = [row for row in rows if row.name.endswith("-1k")]
+    return [row._replace(name=f"{row.name}-2w", through="workers") for row in usual]
+
+
 YARDSTICKS: Final = tuple(_yardsticks())
-GATEWAY: Final = (
+_ONE_PROCESS: Final = (
     *_gateway("modern", "modern", 1.9, 1.6),
     Row("modern-modern-1k-varied", "gateway", "modern", "modern", "small", False, 1.9, 1.6, is_varied=True),
     *_gateway("modern", "legacy", 3.0, 2.0),
     *_gateway("legacy", "modern", 2.5, 1.8),
     *_gateway("legacy", "legacy", 3.5, 2.2),
 )
+GATEWAY: Final = (*_ONE_PROCESS, *_of_two_workers(_ONE_PROCESS))
 
 
 def choose(patterns: Sequence[str], peers: Sequence[Row] = ()) -> list[Row]:

@@ -84,9 +84,14 @@ class Stage:
         self.keep(process)
         gateway, gateway_port = self.start_gateway()
         self.keep(gateway)
+        several = self.folder / "workers"
+        several.mkdir()
+        workers, workers_port = start_gateway(several, self.raw_ports, workers=2)
+        self.keep(workers)
         for era in _ERAS:
             self._places["nginx", era] = Place(process, port, f"/{era}")
             self._places["gateway", era] = Place(gateway, gateway_port, f"/mcp/{era}")
+            self._places["workers", era] = Place(workers, workers_port, f"/mcp/{era}")
 
     def _python(self, name: str, module: str, *words: str) -> Place:
         process = self.keep(Process(name, [sys.executable, "-m", module, *words], self.folder / f"{name}.log"))
@@ -124,11 +129,11 @@ def clean_environment(state: Path) -> dict[str, str]:
 
 
 def start_gateway(
-    folder: Path, raw_ports: dict[str, int], *, command: tuple[str | Path, ...] | None = None
+    folder: Path, raw_ports: dict[str, int], *, command: tuple[str | Path, ...] | None = None, workers: int = 1
 ) -> tuple[Process, int]:
     """A gateway in front of raw servers, and its data port. `command` runs `penstock` in another way than by its name."""
     configuration = write_configuration(folder, raw_ports)
-    words = [*(command or (penstock(),)), *serve_command(configuration)]
+    words = [*(command or (penstock(),)), *serve_command(configuration), "--workers", str(workers)]
     process = Process("gateway", words, folder / "gateway.log", clean_environment(folder / "state"))
     try:
         url = process.wait_for_line(LISTENS, START_SECONDS)

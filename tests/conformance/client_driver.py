@@ -120,8 +120,10 @@ def main(revision: str, url: str) -> int:
         try:
             scenario(ModernClient(where) if revision == MODERN else LegacyClient(where, revision))
         except Exception as problem:  # whatever it is, the suite is to report it with the gateway's log
-            print(f"{type(problem).__name__}: {problem}\n{gateway.stderr_tail()}", file=sys.stderr)
+            print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
             return 1
+        finally:
+            print(gateway.stderr_tail(), file=sys.stderr)
     return 0
 
 

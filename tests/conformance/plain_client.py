@@ -7,11 +7,13 @@ Answers whatever it is asked: forms with their defaults, samples with a word, ro
 import base64
 import http.client
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 SECONDS: Final = 8.0
+RECONNECTIONS: Final = 10
 """How long an answer may take; the slowest scenario wants a pause of 0.5 s."""
 MODERN: Final = "2026-07-28"
 IDENTITY: Final = {"name": "plain-client", "version": "1.0.0"}
@@ -79,25 +81,39 @@ class PlainClient:
         self._last_id += 1
         return self._last_id
 
-    def _post(self, message: Json, headers: Mapping[str, str]) -> tuple[http.client.HTTPResponse, Iterator[Json]]:
+    def _post(
+        self, message: Json, headers: Mapping[str, str], place: "Place | None" = None
+    ) -> tuple[http.client.HTTPResponse, Iterator[Json]]:
         """The answer's head, and the messages it holds, as they come."""
         connection = http.client.HTTPConnection(self._host, timeout=SECONDS)
         fixed = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
         body = json.dumps({"jsonrpc": "2.0", **message}).encode()
         connection.request("POST", self._path, body, {**fixed, **headers})
         response = connection.getresponse()
-        return response, _messages(response)
+        return response, _messages(response, place)
 
 
-def _messages(response: http.client.HTTPResponse) -> Iterator[Json]:
+class Place:
+    """Where an event stream was when it ended."""
+
+    def __init__(self) -> None:
+        self.event_id = ""
+        self.retry_ms = 0.0
+
+
+def _messages(response: http.client.HTTPResponse, place: Place | None = None) -> Iterator[Json]:
     if not str(response.headers["content-type"]).startswith("text/event-stream"):
         if body := response.read():
             yield json.loads(body)
         return
     for line in response:
-        text = line.decode().rstrip("\r\n")
-        if text.startswith("data:") and text.removeprefix("data:").strip():
-            yield json.loads(text.removeprefix("data:"))
+        field, _, value = line.decode().rstrip("\r\n").partition(":")
+        if field == "id" and place is not None:
+            place.event_id = value.strip()
+        elif field == "retry" and place is not None:
+            place.retry_ms = float(value)
+        elif field == "data" and value.strip():
+            yield json.loads(value)
 
 
 def _result(message: Json) -> Json:
@@ -181,16 +197,29 @@ class LegacyClient(PlainClient):
 
     def request(self, method: str, meanwhile: Meanwhile | None = None, /, **params: Any) -> Json:
         """Send a request; answer the questions that arrive before its result."""
-        number = self._next_id()
-        _, messages = self._post({"id": number, "method": method, "params": params}, self._headers)
-        for arrived in messages:
-            if "method" not in arrived:
-                return _result(arrived)
-            if "id" in arrived:
-                if meanwhile is not None:
-                    meanwhile()
-                self._say({"id": arrived["id"], "result": answer(arrived)})
+        place = Place()
+        message = {"id": self._next_id(), "method": method, "params": params}
+        _, messages = self._post(message, self._headers, place)
+        for _ in range(RECONNECTIONS):
+            for arrived in messages:
+                if "method" not in arrived:
+                    return _result(arrived)
+                if "id" in arrived:
+                    if meanwhile is not None:
+                        meanwhile()
+                    self._say({"id": arrived["id"], "result": answer(arrived)})
+            if not place.event_id:
+                break
+            time.sleep(place.retry_ms / 1000)
+            messages = self._rest(place)
         raise RefusedError(f"{method} got no answer")
+
+    def _rest(self, place: Place) -> Iterator[Json]:
+        """What a stream that ended early still has to say."""
+        connection = http.client.HTTPConnection(self._host, timeout=SECONDS)
+        resumes = {"accept": "text/event-stream", "last-event-id": place.event_id}
+        connection.request("GET", self._path, headers={**self._headers, **resumes})
+        return _messages(connection.getresponse(), place)
 
     def _say(self, message: Json) -> None:
         response, messages = self._post(message, self._headers)

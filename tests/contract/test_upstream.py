@@ -1,6 +1,7 @@
 """What every upstream promises, whatever its transport and era (`penstock.upstreams.interface`)."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -10,9 +11,20 @@ import msgspec
 import pytest
 
 from penstock.errors import ServerError
+from penstock.protocol.subscriptions import LIST_CHANGED, UPDATED
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call, Caller, Failure, Notify, Raw, Result
-from tests.contract.upstream_peers import CALLERS, OpenPeer, Peer, in_memory, over_http, over_stdio, sent_at_once
+from tests.contract.upstream_peers import (
+    CALLERS,
+    OpenPeer,
+    Peer,
+    in_memory,
+    over_http,
+    over_sse,
+    over_stdio,
+    sent_at_once,
+)
+from tests.unit.upstreams.stdio_kit import Notices, until
 
 decode = msgspec.json.decode
 PEERS: dict[str, OpenPeer] = {
@@ -24,7 +36,7 @@ PEERS: dict[str, OpenPeer] = {
         ("stdio", over_stdio),
     )
     for era in Era
-}
+} | {"legacy_sse": over_sse(Era.LEGACY)}
 
 
 @pytest.fixture(params=PEERS)
@@ -117,7 +129,7 @@ class TestUpstream:
     async def test_its_state_is_ready_for_json(self, peer: Peer, caller: Caller) -> None:
         await peer.upstream.call(call_of("echo", caller))
         state = json.loads(json.dumps(peer.upstream.state()))
-        assert state["transport"] in {"streamable_http", "in_memory", "stdio"}
+        assert state["transport"] in {"streamable_http", "legacy_sse", "in_memory", "stdio"}
         assert state["eras"] == [peer.era.value]
         assert state["spoken_with"][caller.era.value] == peer.era.value
         assert state["last_error"] == ""
@@ -137,3 +149,80 @@ class TestUpstream:
         await peer.upstream.close()
         with pytest.raises(ServerError):
             await peer.upstream.call(call_of("echo", caller))
+
+
+class TestChanges:
+    """`hear`, `subscribe`, `unsubscribe`."""
+
+    @pytest.fixture
+    async def heard(self, peer: Peer) -> AsyncIterator[Notices]:
+        """What is told, once the server is listened to: it has to be described before that."""
+        notices = Notices()
+        await peer.upstream.describe()
+        peer.upstream.hear(notices)
+        assert await peer.upstream.subscribe("a://first") is None  # answered by a server that is listened to
+        yield notices
+        await peer.upstream.close()
+
+    async def test_changed_lists_are_told_with_what_was_said(self, peer: Peer, heard: Notices) -> None:
+        for method in LIST_CHANGED.values():
+            await peer.announce(method, {})
+        await until(lambda: len(heard.items) >= 3)
+        assert [method for method, _ in heard.items] == list(LIST_CHANGED.values())
+
+    async def test_the_last_one_given_hears(self, peer: Peer, heard: Notices) -> None:
+        again = Notices()
+        peer.upstream.hear(again)
+        await peer.announce(LIST_CHANGED["tools"], {})
+        await until(lambda: bool(again.items))
+        assert ([method for method, _ in again.items], heard.items) == ([LIST_CHANGED["tools"]], [])
+
+    async def test_updates_of_a_resource_are_told_once_it_is_subscribed_to(self, peer: Peer, heard: Notices) -> None:
+        assert await peer.upstream.subscribe("a://1") is None
+        assert {"a://first", "a://1"} <= await peer.subscribed()
+        await peer.announce(UPDATED, {"uri": "a://1"})
+        await until(lambda: bool(heard.items))
+        assert [(method, params["uri"]) for method, params in heard.items] == [(UPDATED, "a://1")]
+
+    async def test_a_resource_that_is_unsubscribed_from_is_told_no_more_and_the_others_are(
+        self, peer: Peer, heard: Notices
+    ) -> None:
+        assert await peer.upstream.subscribe("a://1") is None
+        await peer.upstream.unsubscribe("a://1")
+        await peer.upstream.unsubscribe("a://1")
+        await peer.upstream.unsubscribe("a://unknown")
+        async with asyncio.timeout(5):
+            while await peer.subscribed() != {"a://first"}:  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.005)
+        await peer.announce(UPDATED, {"uri": "a://first"})
+        await until(lambda: bool(heard.items))
+        assert [params["uri"] for _, params in heard.items] == ["a://first"]
+
+    async def test_a_refused_resource_is_a_failure_of_the_server_and_harms_nothing(
+        self, peer: Peer, heard: Notices
+    ) -> None:
+        refusal = await peer.upstream.subscribe("b://refused")
+        assert isinstance(refusal, Failure)
+        assert refusal.era is peer.era
+        assert refusal.message
+        await peer.announce(UPDATED, {"uri": "a://first"})
+        await until(lambda: bool(heard.items))
+        assert "b://refused" not in await peer.subscribed()
+
+    async def test_calls_are_answered_while_it_is_listened_to(self, peer: Peer, heard: Notices) -> None:
+        for caller in CALLERS.values():
+            assert isinstance(await peer.upstream.call(call_of("echo", caller)), Result)
+        assert heard.items == []
+
+    async def test_nothing_is_told_after_closing(self, peer: Peer, heard: Notices) -> None:
+        await peer.upstream.close()
+        peer.upstream.hear(heard)
+        assert heard.items == []
+        with contextlib.suppress(ServerError):
+            assert await peer.upstream.subscribe("a://1") is not None
+        await asyncio.wait_for(_unsubscribed(peer), 5)
+
+
+async def _unsubscribed(peer: Peer) -> None:
+    with contextlib.suppress(ServerError):
+        await peer.upstream.unsubscribe("a://first")

@@ -2,6 +2,7 @@
 
 Its tools: `echo` answers its arguments as text, `progress` says three steps and answers, `wait` shows one step of progress
 and then waits until it is cancelled, `refuse_call` is answered with error -32602 and data, `die` goes away unanswered.
+It tells of changes of its lists, and of resources but those with `refused` in their URI.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from penstock.protocol.versions import Era
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, Refused
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Result, Upstream
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
+from tests.unit.upstreams import sse_kit
 from tests.unit.upstreams.scripted_http import (
     Asked,
     Line,
@@ -28,7 +30,7 @@ from tests.unit.upstreams.scripted_http import (
     serving,
     stream,
 )
-from tests.unit.upstreams.stdio_kit import stdio_server, tool_call
+from tests.unit.upstreams.stdio_kit import shown, stdio_server, tool_call
 
 
 class Peer(NamedTuple):
@@ -38,12 +40,18 @@ class Peer(NamedTuple):
     era: Era
     cancellation: Callable[[], Awaitable[None]]
     """Returns when the server has learnt that `wait` was cancelled."""
+    announce: Callable[[str, dict[str, Any]], Awaitable[None]]
+    """Let the server say that something has changed."""
+    subscribed: Callable[[], Awaitable[set[str]]]
+    """The resources it tells of."""
 
 
 CALLERS = {
     Era.MODERN: Caller(Era.MODERN, "2026-07-28", None, b"{}", b'{"name":"new","version":"1"}'),
     Era.LEGACY: Caller(Era.LEGACY, "2025-11-25", "session", b"{}", b'{"name":"old","version":"1"}'),
 }
+SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+CHANGING = ("subscriptions/listen", "resources/subscribe", "resources/unsubscribe")
 OpenPeer = Callable[[], AbstractAsyncContextManager[Peer]]
 
 
@@ -51,12 +59,63 @@ def _text(words: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": words}]}
 
 
+class Streams:
+    """What a server over HTTP says beside its calls."""
+
+    def __init__(self, era: Era) -> None:
+        self._era = era
+        self._open: dict[Line, Any] = {}
+        """Streams, each with the filter of its listen."""
+        self._subscribed: set[str] = set()
+
+    async def script(self, asked: Asked, line: Line) -> bytes | None:
+        """The answer, if this is about changes."""
+        params = asked.body.get("params", {})
+        if asked.rpc == "subscriptions/listen" and self._era is Era.MODERN:
+            wanted = dict(params["notifications"])
+            wanted["resourceSubscriptions"] = [
+                uri for uri in wanted.get("resourceSubscriptions", []) if "refused" not in uri
+            ]
+            said = {"notifications": wanted, "_meta": {SUBSCRIPTION: asked.id}}
+            await self._stream(line, wanted, rpc(method="notifications/subscriptions/acknowledged", params=said))
+            return None
+        if asked.method == "GET":
+            await self._stream(line, None)
+            return None
+        if "refused" in params["uri"]:
+            return error(asked, 200, -32002, "no such resource")
+        change = self._subscribed.add if asked.rpc == "resources/subscribe" else self._subscribed.discard
+        change(params["uri"])
+        return result(asked)
+
+    async def _stream(self, line: Line, wanted: Any, *messages: bytes) -> None:
+        await line.write(stream(*messages, end=False))
+        self._open[line] = wanted
+        try:
+            await line.until_closed()
+        finally:
+            del self._open[line]
+
+    async def announce(self, method: str, params: dict[str, Any]) -> None:
+        async with asyncio.timeout(5):
+            while not self._open:  # noqa: ASYNC110 - a stream that is being opened
+                await asyncio.sleep(0.002)
+        for line, wanted in self._open.items():
+            if wanted is None or params.get("uri") in [None, *wanted["resourceSubscriptions"]]:
+                await line.write(chunk(b"data: " + rpc(method=method, params=params) + b"\n\n"))
+
+    async def subscribed(self) -> set[str]:
+        if self._era is Era.LEGACY:
+            return self._subscribed
+        return {uri for wanted in self._open.values() for uri in wanted["resourceSubscriptions"]}
+
+
 def over_http(era: Era) -> OpenPeer:
     """A server over streamable HTTP that has one era."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Peer]:
-        cancelled = asyncio.Event()
+        cancelled, streams = asyncio.Event(), Streams(era)
 
         async def tool(asked: Asked, line: Line) -> bytes | None:
             name, token = asked.body["params"]["name"], asked.body["params"].get("_meta", {}).get("progressToken")
@@ -84,6 +143,8 @@ def over_http(era: Era) -> OpenPeer:
                 return await tool(asked, line)
             if asked.rpc == "server/discover" and era is Era.MODERN:
                 return discovered(asked)
+            if asked.rpc in CHANGING or (asked.method == "GET" and era is Era.LEGACY):
+                return await streams.script(asked, line)
             if asked.rpc == "initialize" and era is Era.LEGACY:
                 return initialized(asked, tools={})
             if asked.rpc == "notifications/cancelled":
@@ -91,7 +152,7 @@ def over_http(era: Era) -> OpenPeer:
             return http(202) if asked.rpc.startswith("notifications/") or asked.method == "DELETE" else http(400)
 
         async with serving(script) as (_, upstream):
-            yield Peer(upstream, era, _waiter(cancelled))
+            yield Peer(upstream, era, _waiter(cancelled), streams.announce, streams.subscribed)
 
     return opened
 
@@ -105,7 +166,7 @@ class Starting:
         self.describe = upstream.describe
         self._has_sessions = True
         self.state, self.recent_log, self.close = upstream.state, upstream.recent_log, upstream.close
-        self.binds, self.hear = upstream.binds, upstream.hear
+        self.binds, self.hear, self.roots_changed = upstream.binds, upstream.hear, upstream.roots_changed
         self.subscribe, self.unsubscribe = upstream.subscribe, upstream.unsubscribe
 
     async def call(self, call: Call) -> Answer:
@@ -189,9 +250,17 @@ def in_memory(era: Era) -> OpenPeer:
 
         for handler in (echo, progress, wait, refuse_call, die):
             server.tool(handler.__name__, input_schema=schema)(handler)
+        server.resource_template("a://{name}", name="a")(echo)
         upstream = InMemoryUpstream("peer", server)
+
+        async def announce(method: str, params: dict[str, Any]) -> None:
+            upstream.announce(method, **params)
+
+        async def subscribed() -> set[str]:
+            return upstream.subscribed
+
         try:
-            yield Peer(upstream, era, _waiter(cancelled))
+            yield Peer(upstream, era, _waiter(cancelled), announce, subscribed)
         finally:
             await upstream.close()
 
@@ -211,9 +280,69 @@ def over_stdio(era: Era) -> OpenPeer:
                 assert isinstance(answer, Result)
                 assert json.loads(json.loads(answer.raw)["content"][0]["text"])["cancelled"]
 
-            yield Peer(upstream, era, learnt)
+            async def announce(method: str, params: dict[str, Any]) -> None:
+                await upstream.call(tool_call("announce", {"method": method, "params": params}))
+
+            async def subscribed() -> set[str]:
+                found = await shown(upstream)
+                listened = {uri for wanted in found["listens"] for uri in wanted.get("resourceSubscriptions", [])}
+                return listened | set(found["subscribed"])
+
+            yield Peer(upstream, era, learnt, announce, subscribed)
 
     return opened
+
+
+def over_sse(era: Era) -> OpenPeer:
+    """A server over HTTP+SSE, which has the legacy era alone."""
+    assert era is Era.LEGACY
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Peer]:
+        cancelled, subscribed = asyncio.Event(), set[str]()
+
+        async def on_message(asked: Asked, stream: sse_kit.Stream) -> None:
+            if asked.rpc == "notifications/cancelled":
+                cancelled.set()
+            if asked.rpc in CHANGING:
+                await _change(asked, stream, subscribed)
+            if asked.rpc != "tools/call":
+                return
+            name, token = asked.body["params"]["name"], asked.body["params"].get("_meta", {}).get("progressToken")
+            for step in {"progress": (1, 2, 3), "wait": (1,)}.get(name, ()):
+                await stream.say(method="notifications/progress", params={"progressToken": token, "progress": step})
+            if name == "refuse_call":
+                error = {"code": -32602, "message": "no such thing", "data": {"why": "because"}}
+                await stream.say(id=asked.id, error=error)
+            elif name == "die":
+                stream.line.close()
+            elif name != "wait":
+                text = json.dumps(asked.body["params"]["arguments"]) if name == "echo" else "done"
+                await stream.say(id=asked.id, result=_text(text))
+
+        server = sse_kit.SseScript(on_message)
+
+        async def announce(method: str, params: dict[str, Any]) -> None:
+            for each in server.streams:
+                if not each.ended.is_set():
+                    await each.say(method=method, params=params)
+
+        async def now_subscribed() -> set[str]:
+            return subscribed
+
+        async with serving(server, path="/sse") as (_, upstream):
+            yield Peer(upstream, era, _waiter(cancelled), announce, now_subscribed)
+
+    return opened
+
+
+async def _change(asked: Asked, stream: sse_kit.Stream, subscribed: set[str]) -> None:
+    uri = asked.body["params"]["uri"]
+    if "refused" in uri:
+        await stream.say(id=asked.id, error={"code": -32002, "message": "no such resource"})
+        return
+    (subscribed.add if asked.rpc == "resources/subscribe" else subscribed.discard)(uri)
+    await stream.say(id=asked.id, result={})
 
 
 async def _set(event: asyncio.Event) -> None:

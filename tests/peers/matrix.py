@@ -42,6 +42,8 @@ class PeerServer(NamedTuple):
     """Run by the gateway over stdio."""
     listens: list[str] | None = None
     """Run by us; prints its URL, or listens on $PORT and says so."""
+    path: str = "/mcp"
+    """Where it listens, unless it prints its URL."""
     protocol: str = "auto"
     call: tuple[str, dict[str, Any], str] = ("add", {"a": 2, "b": 40}, "42")
     progress: tuple[str, dict[str, Any], int] | None = ("count", {"steps": 4}, 3)
@@ -55,6 +57,12 @@ class PeerClient(NamedTuple):
     name: str
     command: list[str]
     mode: str = "auto"
+    path: str = "/mcp"
+    """Under which of the gateway's paths it finds the views: `/sse` for HTTP+SSE."""
+
+    def address(self, url: str) -> str:
+        """Where it finds a view of the gateway."""
+        return url.replace("/mcp", self.path, 1)
 
 
 def servers(repository: Path) -> list[PeerServer]:
@@ -74,6 +82,7 @@ def servers(repository: Path) -> list[PeerServer]:
     return [
         PeerServer("everything-stdio", command=everything_command("stdio"), **everything),  # type: ignore[arg-type]
         PeerServer("everything-http", listens=everything_command("streamableHttp"), **everything),  # type: ignore[arg-type]
+        PeerServer("everything-sse", listens=everything_command("sse"), path="/sse", **everything),  # type: ignore[arg-type]
         PeerServer("time", command=[modern_program("mcp-server-time")], call=clock, progress=None),
         PeerServer(
             "git",
@@ -86,6 +95,13 @@ def servers(repository: Path) -> list[PeerServer]:
             "sdk-stdio",
             command=module("sdk_server", "sdk-stdio", "stdio"),
             resource=("peers://sdk-stdio/readme", "sdk-stdio"),
+        ),
+        PeerServer(
+            "sdk-sse",
+            listens=module("sdk_server", "sdk-sse", "sse"),
+            path="/sse",
+            call=("spoken_revision", {}, "2025-11-25"),
+            resource=("peers://sdk-sse/readme", "sdk-sse"),
         ),
         PeerServer(
             "sdk-legacy",
@@ -115,8 +131,12 @@ def clients() -> list[PeerClient]:
         PeerClient("Python SDK 2.x", module(modern_python(), "python_modern")),
         PeerClient("Python SDK 2.x, legacy mode", module(modern_python(), "python_modern"), "legacy"),
         PeerClient("Python SDK 1.x", module(legacy_python(), "python_legacy")),
+        PeerClient("Python SDK 2.x, HTTP+SSE", module(modern_python(), "python_modern"), path="/sse"),
+        PeerClient("Python SDK 1.x, HTTP+SSE", module(legacy_python(), "python_legacy"), path="/sse"),
         PeerClient("FastMCP", module(modern_python(), "fastmcp_client")),
         PeerClient("TypeScript SDK 1.x", [node(), str(folder / "typescript_1.mjs")]),
+        PeerClient("TypeScript SDK 1.x, HTTP+SSE", [node(), str(folder / "typescript_1.mjs")], path="/sse"),
+        PeerClient("TypeScript SDK 2.x, HTTP+SSE", [node(), str(folder / "typescript_2.mjs")], path="/sse"),
         PeerClient("TypeScript SDK 2.x", [node(), str(folder / "typescript_2.mjs")]),
     ]
 
@@ -214,7 +234,7 @@ class Peers:
         try:
             if not prints_url:
                 _wait_for_port(port, child)
-                return server.name, child, f"http://127.0.0.1:{port}/mcp"
+                return server.name, child, f"http://127.0.0.1:{port}{server.path}"
             return server.name, child, child.read_line(30)
         except ProcessFailed:
             child.end()
@@ -266,7 +286,7 @@ class Peers:
         """What a client is to do with the servers that listen, with no gateway between, so that nothing pins a revision."""
         any_call = PeerServer("").call
         listening = [server for server in self.servers if server.listens]
-        unpinned = [one if one.protocol == "auto" else one._replace(call=any_call) for one in listening]
+        unpinned = [one._replace(call=any_call) if one.call[0] == "spoken_revision" else one for one in listening]
         return [
             {
                 "name": server.name,
@@ -281,7 +301,7 @@ class Peers:
         targets = [
             {
                 "name": server.name,
-                "url": gateway.view(server.name),
+                "url": client.address(gateway.view(server.name)),
                 "operations": operations_for(server, self.holds[server.name], client.name),
             }
             for server in self.servers
@@ -289,7 +309,7 @@ class Peers:
         one = next(server for server in self.servers if server.name == "fastmcp")
         jobs = operations_for(one, self.holds[one.name], f"{client.name} in all", f"{one.name}_")
         jobs[0]["expect"] = [f"{name}_{tool}" for name, holds in self.holds.items() for tool in holds.tools]
-        return [*targets, {"name": ALL, "url": gateway.view(), "operations": jobs}]
+        return [*targets, {"name": ALL, "url": client.address(gateway.view()), "operations": jobs}]
 
 
 @contextmanager

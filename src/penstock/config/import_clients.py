@@ -18,7 +18,7 @@ _URL_KEYS: Final = ("httpUrl", "serverUrl", "url")
 _USED: Final = frozenset(
     ("command", "args", "env", "headers", "cwd", "disabled", "enabled", "type", "transport", *_URL_KEYS)
 )
-_HTTP_TYPES: Final = frozenset(("http", "streamable-http", "streamablehttp", "streamable_http"))
+_HTTP_TYPES: Final = frozenset(("http", "sse", "streamable-http", "streamablehttp", "streamable_http"))
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMMENT_OR_STRING: Final = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
@@ -145,11 +145,6 @@ def _taken(called: str, entry: Any, folders: dict[str, str]) -> Taken:
 def _check_type(entry: dict[str, Any], url: object) -> None:
     hint = entry.get("type") or entry.get("transport")
     kind = hint.lower() if isinstance(hint, str) else ""
-    if kind == "sse":
-        raise _Unusable(
-            "it speaks HTTP+SSE (2024-11-05), which Penstock does not speak yet; "
-            "if the server has a streamable HTTP address too, add that one"
-        )
     if kind and kind != "stdio" and kind not in _HTTP_TYPES:
         raise _Unusable(f"its transport {shown(hint)} is not known")
     if url is None and not entry.get("command"):

@@ -10,9 +10,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from penstock.http.server import Exchange
+from penstock.protocol.headers import decode_value
 
 HOPPED: Final = b"penstock-hop"
 """Header of a request that came from a client by another worker: it is counted where it is answered. Means nothing elsewhere."""
+PRINCIPAL: Final = b"penstock-principal"
+"""How one worker tells another who asks."""
 _CACHED: Final = 1_024
 _ALLOW_METHODS: Final = b"access-control-allow-methods: GET, POST, DELETE, OPTIONS\r\n"
 _ALLOWED_HEADERS: Final = (
@@ -75,6 +78,10 @@ class Admittance:
         if said in self._origins or "*" in self._origins or is_loopback(origin_host):
             return None
         return f"Forbidden: Origin '{said[:100]}' is not allowed; name it in listen.allowed_origins"
+
+    def principal(self, headers: dict[bytes, bytes]) -> str:
+        """Who asks; empty while there is no sign-in. Another worker says it of those it has let in."""
+        return (decode_value(headers.get(PRINCIPAL, b"")) or "") if self.is_internal else ""
 
     def cors(self, headers: dict[bytes, bytes]) -> bytes:
         """Header lines that let an allowed browser page read the answer; nothing for other clients."""

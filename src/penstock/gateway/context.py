@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from penstock.clock import Clock
+from penstock.gateway.edges.sse_stream import SseStream
 from penstock.gateway.hops import Hops
 from penstock.gateway.hosting import Catalogue
 from penstock.gateway.listeners import Listeners
@@ -58,6 +59,8 @@ class GatewayContext:
         self.clock: Final = clock
         self.in_background: Final = keeper.in_background
         self._settle = keeper.settle
+        self.streams: Final[dict[str, SseStream]] = {}
+        """Of clients over HTTP+SSE, by what they are called here."""
         self.hops: Hops | None = None
         """To the other workers, if there are any."""
         self.now: Final[Callable[[], float]] = clock.now
@@ -80,11 +83,19 @@ class GatewayContext:
                     return True
         return False
 
+    def has_view(self, name: str) -> bool:
+        """Whether there is a view of that name by now."""
+        return _path_of(name) in self.snapshot.endpoints
+
     async def listed_view(self, name: str) -> View | None:
         """The view once its servers had their chance to be listed; None when a reload removed it meanwhile."""
-        path = f"/mcp/{name}" if name else "/mcp"
+        path = _path_of(name)
         view = self.snapshot.endpoints.get(path)
         if view is not None:
             await self.catalogue.wait_for_first(view.servers)
             self._settle()
         return self.snapshot.endpoints.get(path)
+
+
+def _path_of(view: str) -> str:
+    return f"/mcp/{view}" if view else "/mcp"

@@ -82,7 +82,7 @@ class Gateway:
         self.cells: Final = cells
         self.catalogue: Final = Catalogue(clock, known, on_change=self._mark_dirty, on_news=self._tell)
         self.listeners: Final = Listeners(clock, self.in_background)
-        self._subscriptions = Subscriptions(self.listeners, self.in_background)
+        self._subscriptions = Subscriptions(self.listeners, self.in_background, clock)
         self.parking: Final = Parking(
             clock,
             self.in_background,
@@ -192,6 +192,7 @@ class Gateway:
     async def close(self) -> None:
         """Close all servers, side by side; bounded by what an upstream's `close` takes."""
         await self.catalogue.close()
+        await self._subscriptions.close()
         self._sweep.close()
         for task in list(self._background):
             task.cancel()
@@ -216,8 +217,10 @@ class Gateway:
             if earlier is not None:
                 for capability in earlier.changed_lists(view):
                     self.listeners.list_changed(view.name, capability)
+                if gone := earlier.server_names - view.server_names:
+                    self._subscriptions.leave(view.name, gone)
         for path in before.endpoints.keys() - after.endpoints.keys():
-            self.listeners.end_all(before.endpoints[path].name)
+            self._subscriptions.end_view(before.endpoints[path].name)
 
     def _tell(self, host: HostedServer, news: News) -> None:
         """A server has said that something has changed."""

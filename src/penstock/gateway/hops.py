@@ -15,11 +15,13 @@ from typing import Any, Final
 
 from penstock.clock import Clock
 from penstock.errors import PenstockError, ServerError
-from penstock.gateway.admittance import HOPPED
+from penstock.gateway.admittance import HOPPED, PRINCIPAL
+from penstock.gateway.edges.head import FACTS, HeadFacts
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response, connect_unix
 from penstock.http.limits import ClientLimits
 from penstock.http.server import EventStream, Exchange
 from penstock.protocol.event_stream import Event, encode_event
+from penstock.protocol.headers import encode_value
 from penstock.upstreams.pool import Pool, PoolSettings
 
 CONNECTIONS: Final = PoolSettings(
@@ -36,6 +38,7 @@ _NOT_HANDED_ON: Final = frozenset(
         b"upgrade",
         b"accept-encoding",
         HOPPED,
+        PRINCIPAL,
     }
 )
 _MARK: Final = HOPPED + b": 1\r\n"
@@ -216,6 +219,9 @@ def _head_of(exchange: Exchange) -> bytes:
     lines = b"".join(
         b"%b: %b\r\n" % (name, value) for name, value in request.headers.items() if name not in _NOT_HANDED_ON
     )
+    facts = request.shared.get(FACTS)
+    if isinstance(facts, HeadFacts) and facts.principal:
+        lines += b"%b: %b\r\n" % (PRINCIPAL, encode_value(facts.principal))
     return b"%b %b%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
         request.method,
         request.path.encode("latin-1"),

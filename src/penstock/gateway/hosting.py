@@ -185,26 +185,38 @@ class Catalogue:
             changed.add(capability)
             return
         self._changed[name] = {capability}
-        task = asyncio.create_task(self._list_again(host), name=f"list {name} again")
+        task = asyncio.create_task(self._list_again(name), name=f"list {name} again")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _list_again(self, host: HostedServer) -> None:
+    async def _list_again(self, name: str) -> None:
         """Lists have changed: fetch them, then tell; what changes meanwhile is fetched once more, but not without a pause."""
-        changed: set[str] = set()
         try:
             await self._clock.sleep(self.SETTLE_SECONDS)
-            while self._changed[host.name]:
-                changed, self._changed[host.name] = self._changed[host.name], set()
-                if host.refreshing is not None:
-                    await asyncio.wait((host.refreshing,))  # it may have begun before the change
-                await asyncio.wait((self.refresh(host),), timeout=host.settings.list_seconds)
-                for capability in sorted(changed):
-                    self._on_news(host, News(capability=capability))
-                if self._changed[host.name]:
+            while self._changed[name]:
+                changed, self._changed[name] = self._changed[name], set()
+                host = await self._listed_again(name)
+                if host is not None:
+                    for capability in sorted(changed):
+                        self._on_news(host, News(capability=capability))
+                if self._changed[name]:
                     await self._clock.sleep(self.AGAIN_SECONDS)
         finally:
-            del self._changed[host.name]
+            del self._changed[name]
+
+    async def _listed_again(self, name: str) -> HostedServer | None:
+        """The server, once it has its new lists; None when it has not: who is told once it has sees that they differ."""
+        listed = None
+        while (host := self._hosts.get(name)) is not None and host is not listed:
+            if host.refreshing is not None:
+                await asyncio.wait((host.refreshing,))  # it may have begun before the change
+                if self._hosts.get(name) is not host:
+                    continue  # a reload has opened it anew, or given it other settings: that one is to be listed
+            done, _ = await asyncio.wait((self.refresh(host),), timeout=host.settings.list_seconds)
+            if not done:
+                return None
+            listed = host
+        return host if host is not None and host.failure is None else None
 
     def refresh_if_aged(self, hosts: Iterable[HostedServer]) -> None:
         """Called by each list request: refresh behind it what is no longer fresh."""
@@ -225,6 +237,7 @@ class Catalogue:
                         await host.first_attempt.wait()
 
     async def close(self) -> None:
+        self._hosts = {}  # nobody is listed any more, whatever is heard from now on
         if self._retries is not None:
             self._retries.cancel()
         tasks = [*self._tasks, *([self._retries] if self._retries else [])]

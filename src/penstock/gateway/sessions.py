@@ -21,6 +21,7 @@ from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Caller, Cancellable
 
 _PURPOSE: Final = b"session"
+_STREAM_PURPOSE: Final = b"sse stream"
 LIFETIME_SECONDS: Final = 30 * 24 * 3600
 MAX_CAPABILITIES: Final = 4096
 """Bytes of a client's capabilities that are sealed; larger ones are cut to the core ones."""
@@ -36,9 +37,11 @@ class _Sealed(msgspec.Struct, array_like=True):
     capabilities: bytes
     client_info: bytes
     worker: int = 0
+    principal: str = ""
 
 
 _decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
+_decode_stream: Final = msgspec.msgpack.Decoder(tuple[str, str, int]).decode
 
 
 class ClientSession:
@@ -46,9 +49,11 @@ class ClientSession:
 
     __slots__ = (
         "caller",
+        "ends_with_stream",
         "expires",
         "home",
         "in_flight",
+        "is_over",
         "key",
         "listener",
         "log_level",
@@ -57,15 +62,21 @@ class ClientSession:
         "view",
     )
 
-    def __init__(self, key: str, view: str, caller: Caller, expires: float, home: int = 0) -> None:
+    def __init__(
+        self, key: str, view: str, caller: Caller, expires: float, home: int = 0, *, ends_with_stream: bool = False
+    ) -> None:
         self.key: Final = key
         """A name for logs and maps; it opens nothing."""
         self.view: Final = view
         self.caller: Final = caller
         self.expires: Final = expires
         """Seconds since 1970."""
+        self.is_over = False
+        """It has ended or is forgotten: nobody would end what is begun for it now."""
         self.home: Final = home
         """The worker that has what cannot be sealed."""
+        self.ends_with_stream: Final = ends_with_stream
+        """All that is for the client goes onto one stream (HTTP+SSE), so nothing is kept for another."""
         self.used_at = 0.0
         """Clock time of its last request."""
         self.log_level: msgspec.Raw | None = None
@@ -124,8 +135,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._known)
 
-    def open(self, view: str, revision: str, capabilities: bytes, client_info: bytes, worker: int = 0) -> str:
-        """A new session's id, to be sent as `Mcp-Session-Id`; `worker` is its home."""
+    def open(
+        self, view: str, revision: str, capabilities: bytes, client_info: bytes, *, worker: int = 0, principal: str = ""
+    ) -> str:
+        """A new session's id, to be sent as `Mcp-Session-Id`; `worker` is its home, `principal` whose it is."""
         sealed = _Sealed(
             os.urandom(12).hex(),
             view,
@@ -134,20 +147,51 @@ class Sessions:
             _bounded_capabilities(capabilities),
             client_info if len(client_info) <= _MAX_CLIENT_INFO else b"",
             worker,
+            principal,
         )
         token = self._sealer.seal(_PURPOSE, msgspec.msgpack.encode(sealed))
         self._remember(token.encode(), sealed)
         return token
 
-    def find(self, view: str, token: bytes) -> ClientSession | None:
-        """The session of an id; None when it is not ours, has ended, has expired or belongs to another view."""
+    def open_unnamed(
+        self, view: str, revision: str, capabilities: bytes, client_info: bytes, *, worker: int = 0, principal: str = ""
+    ) -> ClientSession:
+        """A new session without an id, which is its client's stream: whoever opens it holds it, and ends it."""
+        key = os.urandom(12).hex()
+        info = client_info if len(client_info) <= _MAX_CLIENT_INFO else b""
+        caller = Caller(Era.LEGACY, revision, key, _bounded_capabilities(capabilities), info, principal)
+        expires = self._clock.wall() + LIFETIME_SECONDS
+        session = ClientSession(key, view, caller, expires, worker, ends_with_stream=True)
+        self._on_known(session)
+        return session
+
+    def name_stream(self, view: str, worker: int = 0) -> tuple[str, str]:
+        """For a new stream of HTTP+SSE: what that worker calls it, and the same sealed for its client."""
+        key = os.urandom(12).hex()
+        return key, self._sealer.seal(_STREAM_PURPOSE, msgspec.msgpack.encode((key, view, worker)))
+
+    def find_stream(self, view: str, token: bytes) -> tuple[str, int] | None:
+        """What `name_stream` called it, and its worker; None when the token is not ours, or belongs to another view."""
+        try:
+            key, its_view, worker = _decode_stream(self._sealer.open(_STREAM_PURPOSE, token))
+        except (SealError, msgspec.DecodeError):
+            return None
+        return (key, worker) if its_view == view else None
+
+    def find(self, view: str, token: bytes, principal: str = "") -> ClientSession | None:
+        """The session of an id; None when it is not ours, has ended, has expired or belongs to another view or principal."""
         session = self._known.get(token)
         if session is None:
             try:
                 session = self._remember(token, _decode(self._sealer.open(_PURPOSE, token)))
             except (SealError, msgspec.DecodeError):
                 return None
-        if session.view != view or session.key in self._ended or session.expires < self._clock.wall():
+        if (
+            session.view != view
+            or session.caller.principal != principal
+            or session.key in self._ended
+            or session.expires < self._clock.wall()
+        ):
             return None
         session.used_at = self._clock.now()
         return session
@@ -158,7 +202,7 @@ class Sessions:
         for token, session in list(self._known.items()):
             if session.used_at <= limit and not session.is_in_use:
                 del self._known[token]
-                self._on_end(session)
+                self._over(session)
 
     def end(self, session: ClientSession) -> None:
         """From now on the id is unknown, and what the session still runs is cancelled."""
@@ -167,10 +211,16 @@ class Sessions:
             self._ended.popitem(last=False)
         for task in list(session.in_flight):
             task.cancel()
+        self._over(session)
+
+    def _over(self, session: ClientSession) -> None:
+        session.is_over = True
         self._on_end(session)
 
     def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
-        caller = Caller(Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info)
+        caller = Caller(
+            Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info, sealed.principal
+        )
         session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS, sealed.worker)
         session.used_at = self._clock.now()
         self._on_known(session)
@@ -184,9 +234,9 @@ class Sessions:
         for token, session in self._known.items():
             if not session.is_in_use:
                 del self._known[token]
-                self._on_end(session)
+                self._over(session)
                 return
-        self._on_end(self._known.popitem(last=False)[1])
+        self._over(self._known.popitem(last=False)[1])
 
 
 def _bounded_capabilities(raw: bytes) -> bytes:

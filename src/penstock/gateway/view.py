@@ -37,6 +37,7 @@ class View:
         "name",
         "own",
         "routes",
+        "server_names",
         "servers",
     )
 
@@ -56,6 +57,7 @@ class View:
         self.name: Final = name
         """Empty for the default view."""
         self.servers: Final = tuple(servers)
+        self.server_names: Final = frozenset(server.name for server in servers)
         self.own: Final = own
         """The server whose own view this is, with unprefixed names; None for a selection."""
         self.identity: Final = identity

@@ -1,6 +1,6 @@
 """The data port: which request is for whom, before any era is asked.
 
-Knows: paths, origins, the two edges. Does not know: sockets, calls, servers.
+Knows: paths, origins, the edges. Does not know: sockets, calls, servers.
 
 Answers of the transport, in both eras: 403 for an origin or host that is not allowed (DNS rebinding), 404 for paths nobody has,
 405 for methods an endpoint does not take. Source: 2026-07-28 basic/transports/streamable-http (Security & Endpoint).
@@ -16,6 +16,7 @@ from penstock.gateway.edges.batch import answer_batch
 from penstock.gateway.edges.head import FACTS, HeadFacts
 from penstock.gateway.edges.legacy import LegacyEdge
 from penstock.gateway.edges.modern import ModernEdge
+from penstock.gateway.edges.sse import SseEdge
 from penstock.gateway.view import View
 from penstock.http.server import Exchange
 from penstock.protocol.admission import is_modern
@@ -26,6 +27,7 @@ from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, writes_n
 
 _NOT_FOUND: Final = b'{"error":"not found"}'
 _NO_SIGN_IN: Final = b'{"error":"this gateway has no sign-in"}'
+_SSE: Final = "/sse"
 _SIGN_IN_PATHS: Final = ("/.well-known/oauth-", "/.well-known/openid-configuration")
 
 
@@ -37,6 +39,7 @@ class Worker:
         self.admittance = admittance
         self._modern = ModernEdge(context)
         self._legacy = LegacyEdge(context)
+        self._sse = SseEdge(context, self._legacy)
         self.is_draining = False
 
     def __repr__(self) -> str:
@@ -54,7 +57,7 @@ class Worker:
             exchange.extra_headers = facts.cors
         view = self._context.snapshot.endpoints.get(request.path)
         if view is None:
-            self._elsewhere(exchange)
+            self._elsewhere(exchange, facts)
         elif request.method == b"POST":
             message = decode(request.body)
             if facts.is_modern and type(message) is Request:
@@ -98,9 +101,28 @@ class Worker:
         null_id = revision in LEGACY_VERSIONS and writes_null_id(revision)
         exchange.respond(400, encode_error(fault.id, fault.code, fault.message, data, null_id=null_id))
 
-    def _elsewhere(self, exchange: Exchange) -> None:
+    def _over_sse(self, exchange: Exchange, facts: HeadFacts) -> None:
+        """The transport of 2024-11-05: each view's path with /sse in the place of /mcp."""
+        method = exchange.request.method
+        view = self._context.snapshot.endpoints.get("/mcp" + exchange.request.path[len(_SSE) :])
+        if view is None:
+            exchange.respond(404, _NOT_FOUND)
+        elif method == b"POST":
+            self._sse.take(exchange, view, facts)
+        elif method == b"GET" and self.is_draining:
+            exchange.respond(503, b'{"error":"draining"}')
+        elif method == b"GET":
+            self._sse.open_stream(exchange, view, facts)
+        elif method == b"OPTIONS":
+            self.admittance.answer_preflight(exchange)
+        else:
+            exchange.respond(405, b'{"error":"GET a stream here"}', headers=b"allow: GET, POST, OPTIONS\r\n")
+
+    def _elsewhere(self, exchange: Exchange, facts: HeadFacts) -> None:
         path = exchange.request.path
-        if path == "/health":
+        if path == _SSE or path.startswith(_SSE + "/"):
+            self._over_sse(exchange, facts)
+        elif path == "/health":
             exchange.respond(200, b'{"status":"ok"}')
         elif path == "/ready":
             ready = not self.is_draining

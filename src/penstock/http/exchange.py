@@ -96,9 +96,12 @@ class Exchange:
         link = self._link
         return EventStream.closed() if link is None else link.begin_stream(headers + self.extra_headers)
 
-    def member(self, link: Link, request: Request) -> "Exchange":
-        """A part of this request that is answered by itself, to `link`: what a batch is made of."""
-        return Exchange(link, self._calls, request, self.received_at)
+    def member(self, link: Link, request: Request | None = None) -> "Exchange":
+        """A part of this request that is answered by itself, to `link`: what a batch is made of.
+
+        `request`: what would have brought the part alone.
+        """
+        return Exchange(link, self._calls, request or self.request, self.received_at)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run the call's one task; kept until it ends. If it ends without an answer, the client gets a 500."""

@@ -1,25 +1,30 @@
-"""What a client says it can be asked, in the words of each revision.
+"""What a client says it can be asked, and which extensions it has, in the words of each revision.
 
 Knows: the capabilities sampling, elicitation and roots, and what a request needs of them. Does not know: who asks whom, how a
-request travels.
+request travels, what extensions are about.
 Invariant: a request is never allowed by more than the client declared, and nothing is declared for it that it did not.
 
 Source: ClientCapabilities in schema.ts of each revision; client/elicitation (an empty object means forms), client/sampling.
 """
 
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
+
+from penstock.protocol.methods import TASKS_EXTENSION
+from penstock.protocol.versions import FIRST_MODERN
 
 FIRST_ELICITATION: Final = "2025-06-18"
 FIRST_MODES: Final = "2025-11-25"
 """First revision in which forms and URLs, and sampling with tools, are told apart."""
 _decode_mode = msgspec.json.Decoder(Literal["form", "url"]).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
-Words = dict[str, dict[str, dict[str, bool]]]
+Words = dict[str, Any]
 
 
 class Askable(NamedTuple):
@@ -31,6 +36,10 @@ class Askable(NamedTuple):
     sampling_tools: bool = False
     sampling_context: bool = False
     roots: bool = False
+    roots_changes: bool = False
+    """It says so when its roots change."""
+    extras: str = ""
+    """JSON members `experimental` and `extensions`, in a fixed order, passed on as they are; empty when there are none."""
 
     def __bool__(self) -> bool:
         """Whether there is anything at all."""
@@ -38,7 +47,11 @@ class Askable(NamedTuple):
 
 
 NOTHING: Final = Askable()
-EVERYTHING: Final = Askable(*[True] * 6)
+EVERYTHING: Final = Askable(
+    forms=True, urls=True, sampling=True, sampling_tools=True, sampling_context=True, roots=True
+)
+MAX_EXTRAS: Final = 4096
+"""Bytes of extensions that are passed on."""
 
 
 def read_askable(raw: bytes, revision: str) -> Askable:
@@ -61,6 +74,8 @@ def read_askable(raw: bytes, revision: str) -> Askable:
         sampling_tools=_has(details, "tools"),
         sampling_context=_has(details, "context"),
         roots=_has(members, "roots"),
+        roots_changes=bytes((_object(members.get("roots")) or {}).get("listChanged", b"")) == b"true",
+        extras=_extras(members),
     )
 
 
@@ -78,8 +93,10 @@ def declared(askable: Askable, revision: str) -> bytes:
     elif askable.sampling:
         told["sampling"] = {}
     if askable.roots:
-        told["roots"] = {}
-    return _encode(told)
+        told["roots"] = {"listChanged": True} if askable.roots_changes and revision < FIRST_MODERN else {}
+    if not askable.extras:
+        return _encode(told)
+    return _encode(told | _decode_members(askable.extras.encode()))
 
 
 def missing(askable: Askable, method: str, params: dict[str, Raw]) -> bytes | None:
@@ -102,6 +119,19 @@ def missing(askable: Askable, method: str, params: dict[str, Raw]) -> bytes | No
     if method == "roots/list":
         return None if askable.roots else b'{"roots":{}}'
     return b"{}"
+
+
+def _extras(members: dict[str, Raw]) -> str:
+    kept = {name: members[name] for name in ("experimental", "extensions") if _has(members, name)}
+    if "extensions" in kept:
+        extensions = {
+            name: value for name, value in (_object(kept["extensions"]) or {}).items() if name != TASKS_EXTENSION
+        }
+        kept["extensions"] = Raw(_encode(extensions))
+    if not any(bytes(value) != b"{}" for value in kept.values()):
+        return ""
+    text = _encode_sorted(_decode_any(_encode(kept)))
+    return text.decode() if len(text) <= MAX_EXTRAS else ""
 
 
 def _mode(raw: Raw | None) -> Literal["form", "url"] | None:

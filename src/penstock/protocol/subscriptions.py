@@ -27,6 +27,8 @@ CHANGES: Final = frozenset({*CAPABILITY_OF, UPDATED, ACKNOWLEDGED})
 """What is said beside the calls."""
 MAX_URIS: Final = 1_000
 """Resources of one filter."""
+MAX_FILTER_BYTES: Final = 256 * 1024
+"""Of one filter: it is kept for as long as somebody listens."""
 _SUBSCRIPTION_ID: Final = SUBSCRIPTION_ID.encode()
 _encode = msgspec.json.Encoder().encode
 
@@ -52,13 +54,29 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def read_filter(raw: Raw | None) -> Filter | Fault:
-    """The `notifications` of a `subscriptions/listen`, or of its acknowledgement."""
+    """The `notifications` of a client's `subscriptions/listen`."""
+    if raw is not None and len(raw) > MAX_FILTER_BYTES:
+        return Fault(INVALID_PARAMS, f"Invalid params: 'notifications' is longer than {MAX_FILTER_BYTES} bytes")
+    found = _filter_in(raw)
+    if found is None:
+        return Fault(INVALID_PARAMS, "Invalid params: 'notifications' must say which notifications are wanted")
+    if len(found.uris) > MAX_URIS:
+        return Fault(INVALID_PARAMS, f"Invalid params: more than {MAX_URIS} resources are named")
+    return found
+
+
+def read_honoured(raw: Raw | None, wanted: Filter) -> Filter:
+    """The `notifications` of a server's acknowledgement: what it agrees to of what was wanted; however much that is."""
+    found = _filter_in(raw) or Filter(frozenset(), ())
+    agreed = frozenset(found.uris)
+    return Filter(found.lists & wanted.lists, tuple(uri for uri in wanted.uris if uri in agreed))
+
+
+def _filter_in(raw: Raw | None) -> Filter | None:
     try:
         found = _decode_filter(raw if raw is not None else b"")
     except msgspec.DecodeError:
-        return Fault(INVALID_PARAMS, "Invalid params: 'notifications' must say which notifications are wanted")
-    if len(found.resource_subscriptions) > MAX_URIS:
-        return Fault(INVALID_PARAMS, f"Invalid params: more than {MAX_URIS} resources are named")
+        return None
     wanted = {
         "tools": found.tools_list_changed,
         "prompts": found.prompts_list_changed,

@@ -105,6 +105,9 @@ class InMemoryUpstream:
         """It keeps nothing for sessions."""
         return False
 
+    def roots_changed(self, caller: Caller) -> None:
+        """It keeps nothing for sessions."""
+
     def hear(self, heard: Heard) -> None:
         """See `Upstream`."""
         self._heard = heard

@@ -280,6 +280,10 @@ class Upstream(Protocol):
         """Whether the server holds something for that caller's own session: then all its calls must come through one worker."""
         ...
 
+    def roots_changed(self, caller: Caller) -> None:
+        """The roots of a legacy client are others now: tell a server that holds something for its session."""
+        ...
+
     def hear(self, heard: Heard) -> None:
         """Tell of changes from now on, and ask the server to tell them where it has to be asked; the last one given hears.
 

@@ -1,8 +1,9 @@
 """Hear of changes at a modern server: one `subscriptions/listen`, kept open whatever becomes of its stream.
 
 Knows: the filter, acknowledgements, when to listen again. Does not know: transports; it sends calls like everybody else.
-Invariants: at most two listens at a time, and two only until the newer one is acknowledged; after a gap every list counts as
-changed, as what was said meanwhile is lost.
+Invariants: at most two listens at a time, and two only until the newer one is acknowledged or refused; a resource that the
+server does not take never ends what it tells of others; after a gap every list and resource counts as changed, as what was said
+meanwhile is lost.
 
 Source: 2026-07-28 basic/patterns/subscriptions.
 """
@@ -15,19 +16,24 @@ from typing import Final
 import msgspec
 
 from penstock.clock import Clock
-from penstock.errors import ServerError
+from penstock.errors import ServerError, ServerMisbehaved, ServerTimedOut
 from penstock.protocol.errors import INVALID_PARAMS, METHOD_NOT_FOUND
-from penstock.protocol.messages import Fault
-from penstock.protocol.subscriptions import ACKNOWLEDGED, LIST_CHANGED, Filter, read_filter, write_filter
+from penstock.protocol.subscriptions import ACKNOWLEDGED, LIST_CHANGED, UPDATED, Filter, read_honoured, write_filter
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import PENSTOCK, Answer, Call, Failure, Heard, Raw
+from penstock.upstreams.interface import PENSTOCK, Answer, Call, Failure, Heard, Raw, Result
 
 _log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 UNSUPPORTED_SECONDS: Final = 600.0
 """A server that refused to be listened to is asked again after this long."""
 ACKNOWLEDGE_SECONDS: Final = 10.0
-_decode_params = msgspec.json.Decoder(dict[str, Raw]).decode
+HEALTHY_SECONDS: Final = 30.0
+"""A listen that lasted as long ended for a reason of its own: the next one comes soon."""
+_SLICE: Final = 64
+_NOT_HEARD: Final = Failure(METHOD_NOT_FOUND, "the server is not listened to any more", None, Era.MODERN)
+_encode = msgspec.json.Encoder().encode
+Outcome = Failure | ServerError | None
+"""Of a subscription; None when it was taken."""
 
 
 class _Listen:
@@ -42,11 +48,43 @@ class _Listen:
         """Or it has ended before."""
         self.task: asyncio.Task[Answer | ServerError] | None = None
 
+    @property
+    def outcome(self) -> Failure | ServerError | None:
+        """Why it came to its end; None while it goes on, and when that was in good order or by us."""
+        if self.task is None or not self.task.done() or self.task.cancelled():
+            return None
+        answer = self.task.result()
+        return None if isinstance(answer, Result) else answer
+
+    @property
+    def refusal(self) -> Failure | None:
+        """The server's error, if it took nothing of it."""
+        outcome = self.outcome
+        return outcome if self.honoured is None and isinstance(outcome, Failure) else None
+
+    @property
+    def is_refused_for_resources(self) -> bool:
+        """Whether it may be that the server just does not take one of the resources."""
+        refusal = self.refusal
+        return refusal is not None and refusal.code != METHOD_NOT_FOUND and bool(self.wanted.uris)
+
 
 class ModernFeed:
     """Changes of one server."""
 
-    __slots__ = ("_clock", "_current", "_heard", "_is_stale", "_keeper", "_send", "_server", "_uris", "_waiting")
+    __slots__ = (
+        "_acknowledge_seconds",
+        "_clock",
+        "_current",
+        "_heard",
+        "_is_closed",
+        "_is_stale",
+        "_keeper",
+        "_send",
+        "_server",
+        "_uris",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -55,18 +93,23 @@ class ModernFeed:
         heard: Heard,
         clock: Clock,
         uris: Iterable[str] = (),
+        *,
+        acknowledge_seconds: float = ACKNOWLEDGE_SECONDS,
     ) -> None:
         """`uris`: resources that are to be subscribed to from the start."""
         self._server: Final = server
         self._send: Final = send
         self._heard: Final = heard
         self._clock: Final = clock
+        self._acknowledge_seconds: Final = acknowledge_seconds
         self._uris: dict[str, None] = dict.fromkeys(uris)
-        self._waiting: dict[str, asyncio.Future[Failure | None]] = {}
+        self._waiting: dict[str, asyncio.Future[Outcome]] = {}
         """Subscriptions that are not acknowledged yet."""
         self._current: _Listen | None = None
+        """The one that was acknowledged last."""
         self._is_stale = asyncio.Event()
         """Other resources are wanted than the current listen names."""
+        self._is_closed = False
         self._keeper: asyncio.Task[None] = asyncio.get_running_loop().create_task(
             self._keep(), name=f"changes of {server}"
         )
@@ -87,63 +130,67 @@ class ModernFeed:
 
     async def subscribe(self, uri: str) -> Failure | None:
         """See `Upstream`."""
+        if self._is_closed:
+            return _NOT_HEARD
         self._uris[uri] = None
         future = self._waiting.get(uri)
         if future is None:
             future = self._waiting[uri] = asyncio.get_running_loop().create_future()
         self._is_stale.set()
-        refusal = await asyncio.shield(future)
-        if refusal is not None:
-            self._uris.pop(uri, None)
-        return refusal
+        outcome = await asyncio.shield(future)
+        if isinstance(outcome, ServerError):
+            raise outcome
+        return outcome
 
     async def unsubscribe(self, uri: str) -> None:
         """See `Upstream`."""
-        if self._uris.pop(uri, self) is None:
-            self._is_stale.set()
+        if uri in self._uris:
+            del self._uris[uri]
+            self._answer(uri, _NOT_HEARD)
+            if self._current is not None:  # else the next listen just leaves it out
+                self._is_stale.set()
 
     async def close(self) -> None:
         """Stop listening."""
+        self._is_closed = True
         self._keeper.cancel()
         await asyncio.wait((self._keeper,))
-        self._answer_waiting(Failure(METHOD_NOT_FOUND, "the server is not listened to any more", None, Era.MODERN))
+        for uri in list(self._waiting):
+            self._answer(uri, _NOT_HEARD)
 
     async def _keep(self) -> None:
         """Listen, and again, until cancelled."""
-        failures, has_heard = 0, False
-        previous: _Listen | None = None
+        failures, has_gap, began_at = 0, False, 0.0
         try:
             while True:
-                listen = await self._begin()
-                if previous is not None:
-                    await _end(previous)
-                previous = listen
-                if listen.honoured is not None:
-                    if failures and has_heard:
-                        self._tell_all(listen.honoured)
-                    failures, has_heard = 0, True
-                    await self._until_stale_or_over(listen)
-                    if not _is_over(listen):
-                        continue
-                self._current = None
-                await _end(listen)
-                previous = None
-                await self._rest(self._pause(listen, failures))
-                failures += 1
+                before = self._current
+                listen = await self._begin(tuple(self._uris))
+                if self._current is None and listen.is_refused_for_resources:
+                    listen = await self._begin(())  # its lists at least
+                if before is None and self._current is not None:
+                    began_at = self._clock.now()
+                    if has_gap:
+                        await self._tell_all(self._current)
+                over = listen if self._current is None else await self._until_stale_or_over(self._current)
+                if over is not None:
+                    self._current, has_gap = None, True
+                    if over.honoured is not None and self._clock.now() - began_at >= HEALTHY_SECONDS:
+                        failures = 0
+                    await self._rest(self._pause(over, failures))
+                    failures += 1
         finally:
-            self._current = None
-            if previous is not None:
-                await _end(previous)
+            current, self._current = self._current, None
+            if current is not None:
+                await _end(current)
 
-    async def _begin(self) -> _Listen:
-        """Ask, and wait for the acknowledgement or the end of it."""
+    async def _begin(self, uris: tuple[str, ...]) -> _Listen:
+        """Ask, and wait for the acknowledgement or the end of it; one that is not acknowledged has ended then."""
         self._is_stale.clear()
-        listen = _Listen(Filter(frozenset(LIST_CHANGED), tuple(self._uris)))
+        listen = _Listen(Filter(frozenset(LIST_CHANGED), uris))
 
         def hear(method: str, params: dict[str, Raw]) -> None:
             if method == ACKNOWLEDGED:
-                honoured = read_filter(params.get("notifications"))
-                listen.honoured = Filter(frozenset(), ()) if isinstance(honoured, Fault) else honoured
+                listen.honoured = read_honoured(params.get("notifications"), listen.wanted)
                 listen.acknowledged.set()
             elif listen.honoured is not None and (self._current is listen or self._current is None):
                 self._heard(method, params)
@@ -152,14 +199,14 @@ class ModernFeed:
         call = Call("subscriptions/listen", params, caller=PENSTOCK, hear=hear)
         listen.task = asyncio.get_running_loop().create_task(self._ask(call, listen))
         try:
-            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+            async with asyncio.timeout(self._acknowledge_seconds):
                 await listen.acknowledged.wait()
         except TimeoutError:
             pass
         except BaseException:
             await _end(listen)
             raise
-        self._note(listen)
+        await self._note(listen)
         return listen
 
     async def _ask(self, call: Call, listen: _Listen) -> Answer | ServerError:
@@ -167,28 +214,38 @@ class ModernFeed:
             return await self._send(call)
         except ServerError as error:
             return error
+        except Exception:  # the task's top: a server whose changes are not heard is listed by the clock alone
+            _log.exception("changes of server '%s' are not heard by an error of ours", self._server)
+            return ServerMisbehaved(self._server, "listening to it failed by an error of ours; see the log")
         finally:
             listen.acknowledged.set()
 
-    def _note(self, listen: _Listen) -> None:
+    async def _note(self, listen: _Listen) -> None:
         """Answer those that wait for what this listen has asked."""
         if listen.honoured is not None:
-            self._current = listen
+            previous, self._current = self._current, listen
+            taken = frozenset(listen.honoured.uris)
             for uri in listen.wanted.uris:
-                refused = uri not in listen.honoured.uris
-                self._answer(uri, _not_honoured(uri) if refused else None)
-        elif _is_over(listen) and listen.task is not None and isinstance(failure := listen.task.result(), Failure):
-            self._answer_waiting(failure)
-        else:
-            self._answer_waiting(Failure(METHOD_NOT_FOUND, "the server does not acknowledge it", None, Era.MODERN))
+                self._answer(uri, None if uri in taken else _not_honoured(uri))
+            if previous is not None:
+                await _end(previous)
+            return
+        outcome = listen.outcome or ServerTimedOut(
+            self._server, f"it did not acknowledge subscriptions/listen within {self._acknowledge_seconds:g} s"
+        )
+        for uri in listen.wanted.uris:
+            self._answer(uri, outcome)
+        await _end(listen)
 
-    async def _until_stale_or_over(self, listen: _Listen) -> None:
+    async def _until_stale_or_over(self, listen: _Listen) -> _Listen | None:
+        """The listen, if it is over."""
         assert listen.task is not None
         stale = asyncio.ensure_future(self._is_stale.wait())
         try:
             await asyncio.wait((stale, listen.task), return_when=asyncio.FIRST_COMPLETED)
         finally:
             stale.cancel()
+        return listen if listen.task.done() else None
 
     async def _rest(self, seconds: float) -> None:
         """Wait, but not when somebody wants to know whether it can subscribe."""
@@ -201,28 +258,28 @@ class ModernFeed:
             stale.cancel()
 
     def _pause(self, listen: _Listen, failures: int) -> float:
-        answer = listen.task.result() if listen.task is not None and _is_over(listen) else None
-        if isinstance(answer, Failure) and listen.honoured is None:
-            _log.info("server '%s' cannot be listened to: %s", self._server, answer.message[:200])
+        if listen.refusal is not None:
+            _log.info("server '%s' cannot be listened to: %s", self._server, listen.refusal.message[:200])
             return UNSUPPORTED_SECONDS
         return RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
 
-    def _tell_all(self, honoured: Filter) -> None:
+    async def _tell_all(self, listen: _Listen) -> None:
+        honoured = listen.honoured or listen.wanted
         for capability in sorted(honoured.lists):
             self._heard(LIST_CHANGED[capability], {})
+        for number, uri in enumerate(honoured.uris, 1):
+            self._heard(UPDATED, {"uri": Raw(_encode(uri))})
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
 
-    def _answer_waiting(self, failure: Failure) -> None:
-        for uri in list(self._waiting):
-            self._answer(uri, failure)
-
-    def _answer(self, uri: str, refusal: Failure | None) -> None:
+    def _answer(self, uri: str, outcome: Outcome) -> None:
         future = self._waiting.pop(uri, None)
-        if future is not None and not future.done():
-            future.set_result(refusal)
-
-
-def _is_over(listen: _Listen) -> bool:
-    return listen.task is not None and listen.task.done() and not listen.task.cancelled()
+        if future is None:
+            return
+        if outcome is not None:
+            self._uris.pop(uri, None)
+        if not future.done():
+            future.set_result(outcome)
 
 
 async def _end(listen: _Listen) -> None:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from penstock.clock import Clock
 from penstock.protocol.meta import LOG_LEVELS
@@ -27,6 +27,35 @@ MAX_SHARED: Final = 256
 Key = tuple[str, str]
 """("own", name of the client session), ("shared", for whom and with which capabilities: `Caller.shared_key`), or "exclusive" and
 the same."""
+
+
+class Kept(Protocol):
+    """What the book has to know of a session."""
+
+    last_used: float
+
+    @property
+    def key(self) -> Key:
+        """Whose it is."""
+        ...
+
+    @property
+    def id(self) -> bytes | None:
+        """The server's name of it; None when the server keeps no sessions."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way in it."""
+        ...
+
+    @property
+    def is_in_use(self) -> bool:
+        """Calls are under way, or somebody listens in it."""
+        ...
+
+
+S = TypeVar("S", bound=Kept)
 
 
 class LegacySession:
@@ -79,6 +108,11 @@ class LegacySession:
     def in_flight(self) -> int:
         """Calls under way."""
         return len(self.calls)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Calls are under way, or somebody listens to its stream."""
+        return bool(self.calls) or self.on_lost is not None
 
     @property
     def is_exclusive(self) -> bool:
@@ -162,16 +196,16 @@ class ExclusiveSessions:
                 task.add_done_callback(self._closing.discard)
 
 
-class SessionBook:
+class SessionBook(Generic[S]):
     """The sessions of one server."""
 
     __slots__ = ("_idle_seconds", "_max_own", "_own", "_shared", "_shares_all", "issues_ids")
 
     def __init__(self, *, shares_all: bool, max_own: int, idle_seconds: float) -> None:
         self._shares_all, self._max_own, self._idle_seconds = shares_all, max_own, idle_seconds
-        self._own: OrderedDict[Key, LegacySession] = OrderedDict()
+        self._own: OrderedDict[Key, S] = OrderedDict()
         """Least recently used first."""
-        self._shared: OrderedDict[Key, LegacySession] = OrderedDict()
+        self._shared: OrderedDict[Key, S] = OrderedDict()
         """Likewise, but for those in use: oldest first."""
         self.issues_ids: bool | None = None
         """Whether the server keeps sessions; None until the first one was opened."""
@@ -190,7 +224,7 @@ class SessionBook:
             return ("own", caller.session)
         return caller.shared_key
 
-    def find(self, key: Key, now: float) -> LegacySession | None:
+    def find(self, key: Key, now: float) -> S | None:
         """The open session of that key; it counts as used now."""
         session = self._shared.get(key)
         if session is None:
@@ -201,13 +235,13 @@ class SessionBook:
         session.last_used = now
         return session
 
-    def add(self, session: LegacySession, now: float) -> list[LegacySession]:
+    def add(self, session: S, now: float) -> list[S]:
         """Keep a session just opened; returns those that must be ended to make room."""
         self.issues_ids = session.id is not None
         session.last_used = now
         if session.key[0] == "shared":
             self._shared[session.key] = session
-            return [one for one in list(self._shared.values())[:-MAX_SHARED] if not one.in_flight and self.remove(one)]
+            return [one for one in list(self._shared.values())[:-MAX_SHARED] if not one.is_in_use and self.remove(one)]
         self._own[session.key] = session
         surplus = len(self._own) - self._max_own
         if surplus <= 0:
@@ -215,7 +249,7 @@ class SessionBook:
         idle = [one for one in self._own.values() if not one.in_flight and one is not session]
         return [one for one in (idle or list(self._own.values()))[:surplus] if self.remove(one)]
 
-    def remove(self, session: LegacySession) -> bool:
+    def remove(self, session: S) -> bool:
         """Forget it; False when another one has taken its place, or none is there."""
         book = self._shared if session.key[0] == "shared" else self._own
         if book.get(session.key) is not session:
@@ -223,11 +257,11 @@ class SessionBook:
         del book[session.key]
         return True
 
-    def take_own(self, name: str) -> LegacySession | None:
+    def take_own(self, name: str) -> S | None:
         """Forget and return the session of a client session."""
         return self._own.pop(("own", name), None)
 
-    def take_idle(self, now: float) -> list[LegacySession]:
+    def take_idle(self, now: float) -> list[S]:
         """Forget and return the sessions nobody used for long."""
         limit = now - self._idle_seconds
         idle = []
@@ -238,7 +272,7 @@ class SessionBook:
                 idle.append(session)
         return [session for session in idle if self.remove(session)]
 
-    def take_all(self) -> list[LegacySession]:
+    def take_all(self) -> list[S]:
         """Forget and return all."""
         everything = [*self._own.values(), *self._shared.values()]
         self._own.clear()

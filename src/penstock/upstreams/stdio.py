@@ -1,7 +1,7 @@
 """A server that is a child process and speaks over its standard streams.
 
 Knows: which child takes which call. Does not know: how children live (stdio_instance) or what is said to them
-(stdio_conversation).
+(conversation).
 Invariant: never more children than `instances` says, or `max_sessions` and one when each client session has its own.
 """
 
@@ -17,9 +17,9 @@ from penstock.errors import ServerBusy, ServerUnavailable
 from penstock.protocol.client_capabilities import EVERYTHING, Askable
 from penstock.protocol.versions import Era
 from penstock.upstreams.child_guard import ChildGuard
+from penstock.upstreams.conversation import ConversationCounts
 from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Description, Failure, Heard, Raw
 from penstock.upstreams.modern_feed import ModernFeed
-from penstock.upstreams.stdio_conversation import ConversationCounts
 from penstock.upstreams.stdio_handshake import EraMemory
 from penstock.upstreams.stdio_instance import StdioInstance
 from penstock.upstreams.stdio_settings import StdioSettings
@@ -55,6 +55,7 @@ class StdioUpstream:
         count = settings.instances if isinstance(settings.instances, int) else 1
         self._instances = [self._new_instance() for _ in range(max(1, count))]
         """Those that everybody, or every caller without a session, shares."""
+        self._instances[0].has_subscriptions = True
 
     def __repr__(self) -> str:
         running = sum(instance.talk is not None for instance in self._all())
@@ -88,6 +89,12 @@ class StdioUpstream:
     def binds(self, caller: Caller) -> bool:
         """When each session has a process of its own."""
         return self._settings.instances == "per_session" and caller.session is not None
+
+    def roots_changed(self, caller: Caller) -> None:
+        """See `Upstream`: when each session has a process of its own."""
+        instance = self._sessions.get(caller.session) if caller.session is not None else None
+        if instance is not None and instance.talk is not None and instance.talk.era is Era.LEGACY:
+            instance.talk.notify("notifications/roots/list_changed", {})
 
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`."""

@@ -15,11 +15,12 @@ from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.client_capabilities import Askable, declared
 from penstock.protocol.messages import Reply
 from penstock.protocol.versions import LATEST_LEGACY, LATEST_MODERN, Era, era_of
+from penstock.upstreams.child_process import ChildProcess
+from penstock.upstreams.conversation import Conversation, Flight
 from penstock.upstreams.interface import Raw
-from penstock.upstreams.stdio_conversation import Flight, StdioConversation
 from penstock.upstreams.stdio_eras import Agreement, Modern, SpeaksOnly, judge_discover, judge_initialize
 from penstock.upstreams.stdio_settings import StdioSettings
-from penstock.upstreams.stdio_turns import Habits
+from penstock.upstreams.turns import Habits
 
 
 class EraMemory:
@@ -51,12 +52,23 @@ class EraMemory:
 class Handshake:
     """One handshake on one process."""
 
-    __slots__ = ("_askable", "_clock", "_give_up_at", "_memory", "_server", "_settings", "_talk", "has_probed")
+    __slots__ = (
+        "_askable",
+        "_child",
+        "_clock",
+        "_give_up_at",
+        "_memory",
+        "_server",
+        "_settings",
+        "_talk",
+        "has_probed",
+    )
 
     def __init__(
         self,
         server: str,
-        talk: StdioConversation,
+        talk: Conversation,
+        child: ChildProcess,
         *,
         settings: StdioSettings,
         askable: Askable,
@@ -66,6 +78,7 @@ class Handshake:
         """`askable`: what is declared to a legacy server."""
         self._server = server
         self._talk = talk
+        self._child = child
         self._settings = settings
         self._askable = askable
         self._memory = memory
@@ -86,7 +99,7 @@ class Handshake:
         try:
             agreement = await self._agree()
         except ServerError:
-            if self._talk.child is not None and self._talk.child.returncode is None:
+            if self._child.returncode is None:
                 self._memory.forget()  # it lives, and does not answer as remembered
             raise
         self._talk.era, self._talk.version = agreement.era, agreement.version
@@ -189,8 +202,7 @@ class Handshake:
         return max(0.0, self._give_up_at - self._clock.now())
 
     def _too_slow(self) -> ServerError:
-        child = self._talk.child
-        last_line = child.stderr.last_line() if child is not None else ""
+        last_line = self._child.stderr.last_line()
         said = f"; its last line on stderr: {last_line}" if last_line else "; it wrote nothing to stderr"
         seconds = f"{self._settings.start_seconds:g} s"
         return ServerUnavailable(self._server, f"it did not answer the handshake within {seconds} of its start{said}")

@@ -15,6 +15,7 @@ from penstock.clock import Clock
 from penstock.errors import ServerBusy, ServerError, ServerUnavailable
 from penstock.protocol.client_capabilities import Askable
 from penstock.protocol.versions import Era
+from penstock.upstreams.backoff import Backoff
 from penstock.upstreams.child_guard import ChildGuard
 from penstock.upstreams.child_output import StderrTail
 from penstock.upstreams.child_process import (
@@ -24,12 +25,12 @@ from penstock.upstreams.child_process import (
     StopTimes,
     child_environment,
 )
+from penstock.upstreams.conversation import Conversation, ConversationCounts
 from penstock.upstreams.interface import Description
-from penstock.upstreams.stdio_backoff import Backoff
-from penstock.upstreams.stdio_conversation import ConversationCounts, StdioConversation
 from penstock.upstreams.stdio_eras import Agreement
 from penstock.upstreams.stdio_handshake import EraMemory, Handshake, wait_for_any
 from penstock.upstreams.stdio_settings import StdioSettings
+from penstock.upstreams.stdio_wire import ChildWire
 
 log = logging.getLogger("penstock.upstreams")
 
@@ -57,7 +58,9 @@ class StdioInstance:
         "_supervisor",
         "_talk",
         "_waiting",
+        "_wire",
         "has_run",
+        "has_subscriptions",
         "idle_since",
         "last_error",
         "ready_since",
@@ -90,7 +93,9 @@ class StdioInstance:
             healthy_seconds=settings.healthy_seconds,
             random=random,
         )
-        self._talk: StdioConversation | None = None
+        self._talk: Conversation | None = None
+        self._wire = ChildWire(server, settings.line_bytes)
+        """Of the latest process."""
         self._agreement: Agreement | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._outcome: asyncio.Future[ServerError | None] | None = None
@@ -100,6 +105,8 @@ class StdioInstance:
         self._waiting = 0
         self._is_closed = False
         self.has_run = False
+        self.has_subscriptions = False
+        """It is the one of its server that is subscribed to resources: several would each tell the same."""
         self.stderr = StderrTail(settings.stderr_bytes)
         self.last_error = ""
         self.restarts = 0
@@ -110,7 +117,7 @@ class StdioInstance:
         return f"<StdioInstance {self._server} {self._word()} | in flight {self.in_flight} | restarts {self.restarts}>"
 
     @property
-    def talk(self) -> StdioConversation | None:
+    def talk(self) -> Conversation | None:
         """The conversation, when calls can be made at once."""
         talk = self._talk
         return talk if self._agreement is not None and talk is not None and talk.is_open else None
@@ -125,7 +132,7 @@ class StdioInstance:
         """Calls the child works on, and calls that wait for it to be ready."""
         return self._waiting + (self._talk.in_flight if self._talk is not None else 0)
 
-    async def ready(self) -> StdioConversation:
+    async def ready(self) -> Conversation:
         """Start the child if that was never done, and wait until calls can be made.
 
         Raises:
@@ -151,7 +158,7 @@ class StdioInstance:
 
     def state(self) -> dict[str, Any]:
         """JSON-ready facts."""
-        child = self._talk.child if self._talk is not None else None
+        child = self._wire.child
         is_ready = self.talk is not None
         return {
             "state": self._word(),
@@ -177,7 +184,7 @@ class StdioInstance:
 
     # those who wait
 
-    async def _wait_until_ready(self) -> StdioConversation:
+    async def _wait_until_ready(self) -> Conversation:
         # A server that never ran gets its whole time to start; one that ran before is expected back soon.
         settings = self._settings
         patience = settings.restart_wait_seconds if self.has_run else settings.start_seconds + _MARGIN_SECONDS
@@ -229,15 +236,15 @@ class StdioInstance:
         try:
             await self._begin()
             if self.has_run and self._talk is not None and self._talk.era is Era.LEGACY:
-                self._talk.subscribe_again()
+                self._talk.begin_again(subscribes=self.has_subscriptions)
             self.has_run = True
             self.ready_since = self._clock.now()
             self._tell_waiting(None)
-            talk = self._talk
+            talk, child = self._talk, self._wire.child
             assert talk is not None
-            assert talk.child is not None
-            await asyncio.wait((talk.child.ended,))  # not `await ended`: our own cancellation must not cancel it
-            self.last_error = self._words_of(talk.end_of_process())
+            assert child is not None
+            await asyncio.wait((child.ended,))  # not `await ended`: our own cancellation must not cancel it
+            self.last_error = self._words_of(talk.why_over())
             log.warning("server '%s': %s; it is started again", self._server, self.last_error)
         except ServerError as error:
             self._attempt_failed(error)
@@ -269,37 +276,45 @@ class StdioInstance:
     async def _attempt(self) -> None:
         await self._end_child()
         settings = self._settings
-        talk = StdioConversation(self._server, settings, self._counts, self._memory.habits)
-        talk.child = ChildProcess(
-            talk,
+        wire = self._wire = ChildWire(self._server, settings.line_bytes)
+        talk = wire.talk = Conversation(
+            self._server,
+            wire,
+            bounds=settings,
+            counts=self._counts,
+            habits=self._memory.habits,
+            advice=f'give it more processes: servers.{self._server}.instances = N, or "per_session"',
+        )
+        child = wire.child = ChildProcess(
+            wire,
             guard=self._guard,
             stderr=self.stderr,
             line_limit=settings.line_bytes,
             stop_times=StopTimes(settings.close_seconds, settings.terminate_seconds),
         )
-        talk.child.ended.add_done_callback(talk.process_ended)
+        child.ended.add_done_callback(wire.process_ended)
         self._talk = talk
         self._handshake = None
         command = ChildCommand(settings.command, child_environment(settings.env, os.environ), settings.cwd)
         try:
-            await talk.child.start(command)
+            await child.start(command)
         except ChildFailedToStart as error:
             raise ServerUnavailable(self._server, str(error)) from error
         self._handshake = Handshake(
-            self._server, talk, settings=settings, askable=self._askable, memory=self._memory, clock=self._clock
+            self._server, talk, child, settings=settings, askable=self._askable, memory=self._memory, clock=self._clock
         )
         self._agreement = await self._handshake.run()
 
     def _fell_over_the_probe(self) -> bool:
-        child = self._talk.child if self._talk is not None else None
+        child = self._wire.child
         has_probed = self._handshake is not None and self._handshake.has_probed
         return has_probed and child is not None and child.returncode is not None
 
     async def _end_child(self) -> None:
-        talk = self._talk
-        if talk is not None and talk.child is not None:
+        talk, child = self._talk, self._wire.child
+        if talk is not None and child is not None:
             talk.close()
-            await talk.child.stop()
+            await child.stop()
 
     def _words_of(self, error: ServerError) -> str:
         return error.message.removeprefix(f"server '{self._server}': ")

@@ -13,18 +13,21 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from penstock.clock import Clock, SystemClock
-from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
+from penstock.errors import PenstockError, ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.http.client import ConnectionLost
 from penstock.protocol.errors import METHOD_NOT_FOUND
+from penstock.protocol.subscriptions import LIST_CHANGED
 from penstock.protocol.versions import Era
 from penstock.upstreams.eras import Eras
 from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Heard, Raw
+from penstock.upstreams.legacy_sse import LegacySse, SseSession
 from penstock.upstreams.modern_feed import ModernFeed
+from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Modern, NotModern, SpeaksOnly
-from penstock.upstreams.streamable_http_feed import LegacyFeed
+from penstock.upstreams.streamable_http_feed import FeedSide, LegacyFeed
 from penstock.upstreams.streamable_http_flight import Flight
-from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer
+from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer, SpeaksSse
 from penstock.upstreams.streamable_http_legacy import LegacyHttp
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_modern import ModernHttp, NotModernAnswer
@@ -35,6 +38,7 @@ __all__ = ["StreamableHttpSettings", "StreamableHttpUpstream"]
 
 T = TypeVar("T")
 _SWEEP_SECONDS: Final = 1.0
+_ASK_AGAIN_SECONDS: Final = 30.0
 _NOBODY: Final = Caller(Era.MODERN, "", None)
 
 
@@ -64,7 +68,10 @@ class StreamableHttpUpstream:
         self._counts = HttpCounts()
         self._link = HttpLink(name, settings, tls, self._clock)
         self._modern = ModernHttp(self._link, settings, self._counts)
-        self._legacy = LegacyHttp(self._link, settings, self._counts, self._clock)
+        self._legacy_http = LegacyHttp(self._link, settings, self._counts, self._clock)
+        self._legacy_sse = LegacySse(self._link, settings, self._clock)
+        self._legacy: LegacyHttp | LegacySse = self._legacy_http
+        """The legacy transport that is spoken."""
         self.eras: Final = Eras(settings.protocol, remembered)
         self._choice = self.eras.choice
         self._probing: SingleFlight[None] = SingleFlight(f"probe of {name}")
@@ -73,10 +80,9 @@ class StreamableHttpUpstream:
         self._sweeper: asyncio.Task[None] | None = None
         self._is_closed = False
         self._heard: Heard | None = None
-        self._feed: ModernFeed | LegacyFeed | None = None
-        self._closing: asyncio.Task[None] | None = None
-        """The end of the feed before."""
-        self._wanted_uris: tuple[str, ...] = ()
+        self._feed: ModernFeed | LegacyFeed[Any] | None = None
+        self._reopening: asyncio.Task[None] | None = None
+        """The end of the feed before, and the begin of the next one."""
         self._last_error = ""
         self._last_error_at = 0.0
         self._take_versions()
@@ -122,6 +128,8 @@ class StreamableHttpUpstream:
         try:
             return await work
         except (NotModernAnswer, NotLegacyAnswer) as misfit:
+            if call.hear is not None:  # that it cannot be listened to says nothing of its era: calls will tell
+                return Failure(METHOD_NOT_FOUND, f"it {misfit}", None, Era.MODERN)
             return await self._try_anew(call.caller, misfit, lambda: self._send(call))
         except ServerError as error:
             self._note(error)
@@ -155,20 +163,29 @@ class StreamableHttpUpstream:
         """When each session has one of its own at the server."""
         return self._choice[caller.era] is not Era.MODERN and self._legacy.binds(caller)
 
+    def roots_changed(self, caller: Caller) -> None:
+        """See `Upstream`."""
+        if self._choice[caller.era] is Era.LEGACY:
+            self._legacy.roots_changed(caller)
+
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
-        self._heard = self._legacy.heard = heard
-        if self._feed is None and not self._is_closed:
+        self._heard = self._legacy_http.heard = heard
+        if self._feed is None and self._reopening is None and not self._is_closed:
             self._feed = self._open_feed()
 
     async def subscribe(self, uri: str) -> Failure | None:
         """See `Upstream`."""
+        if self._reopening is not None:
+            raise ServerUnavailable(self._name, "it is just being asked what it speaks by now; subscribe again")
         if self._feed is None:
             return Failure(METHOD_NOT_FOUND, f"server '{self._name}' does not tell of changes", None, Era.MODERN)
         return await self._feed.subscribe(uri)
 
     async def unsubscribe(self, uri: str) -> None:
         """See `Upstream`."""
+        if self._reopening is not None:
+            await asyncio.wait((self._reopening,))
         if self._feed is not None:
             await self._feed.unsubscribe(uri)
 
@@ -191,8 +208,8 @@ class StreamableHttpUpstream:
             "resent": self._link.resent,
             "last_error": self._last_error,
             "last_error_at": self._last_error_at,
-            **self._legacy.state(),
             **msgspec.to_builtins(self._counts),
+            **self._legacy.state(),
         }
 
     def recent_log(self, lines: int) -> list[str]:
@@ -205,10 +222,12 @@ class StreamableHttpUpstream:
         feed, self._feed = self._feed, None
         if feed is not None:
             await feed.close()
-        if self._closing is not None:
-            await self._closing
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.wait((self._reopening,))
         await self._probing.close()
-        await self._legacy.close()
+        await self._legacy_sse.close()
+        await self._legacy_http.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait((self._sweeper,))
@@ -216,22 +235,28 @@ class StreamableHttpUpstream:
 
     # changes
 
-    def _open_feed(self) -> ModernFeed | LegacyFeed | None:
+    def _open_feed(self, uris: tuple[str, ...] = ()) -> ModernFeed | LegacyFeed[Any] | None:
         era = self._choice[Era.MODERN]
         if era is None:
             return None
         if era is Era.MODERN:
-            return ModernFeed(self._name, self.call, self._tell, self._clock, self._wanted_uris)
-        return LegacyFeed(
-            self._name,
-            session_for=self._legacy.session_for,
-            open_stream=self._legacy.stream_of,
-            call=self.call,
-            lose=self._legacy.lose,
-            heard=self._tell,
-            clock=self._clock,
-            uris=self._wanted_uris,
-        )
+            return ModernFeed(self._name, self.call, self._tell, self._clock, uris)
+        side: FeedSide[Any] = self._legacy
+        return LegacyFeed(self._name, side, call=self.call, heard=self._tell, clock=self._clock, uris=uris)
+
+    async def _reopen(self, feed: ModernFeed | LegacyFeed[Any]) -> None:
+        """Hear of changes in the era the server turns out to have by now; until then ask again, but not often."""
+        await feed.close()
+        while self._feed is None:
+            try:
+                await self._ready(_NOBODY)
+            except PenstockError:
+                await self._clock.sleep(_ASK_AGAIN_SECONDS)
+            else:
+                self._feed = self._open_feed(feed.uris)
+                for method in LIST_CHANGED.values():
+                    self._tell(method, {})
+        self._reopening = None
 
     def _tell(self, method: str, params: dict[str, Raw]) -> None:
         if self._heard is not None:
@@ -241,14 +266,19 @@ class StreamableHttpUpstream:
 
     async def _send(self, call: Call) -> Answer:
         era = await self._ready(call.caller)
-        return await (self._modern.call(call) if era is Era.MODERN else self._legacy.call(call))
+        if era is Era.MODERN:
+            return await self._modern.call(call)
+        try:
+            return await self._legacy.call(call)
+        except SpeaksSse:
+            self._use(self._legacy_sse)
+            return await self._legacy.call(call)
 
     async def _describe(self, caller: Caller) -> Description:
         is_unknown = self._choice[caller.era] is None
         era = await self._ready(caller)
         if era is Era.LEGACY:
-            session = await self._legacy.session_for(caller)
-            self._legacy.give_back(session)
+            session = await self._session_for(caller)
             return msgspec.structs.replace(session.description, eras=self.eras.spoken(era) or (era,))
         description = self._description if is_unknown else None  # the probe just made has asked already
         if description is None:
@@ -276,6 +306,8 @@ class StreamableHttpUpstream:
     async def _probe(self, caller: Caller) -> None:
         """Ask until it is known which era to speak with callers of that one's era."""
         try:
+            if self._link.url.endswith("/sse") and not self.eras.spoken():
+                await self._probe_sse(caller)
             while (era := self.eras.next_probe(caller.era)) is not None:
                 if era is Era.MODERN:
                     await self._probe_modern()
@@ -308,13 +340,42 @@ class StreamableHttpUpstream:
     async def _probe_legacy(self, caller: Caller) -> None:
         """The handshake is the question: its session is used by the call that asked."""
         try:
-            session = await self._legacy.session_for(caller)
+            session = await self._session_for(caller)
         except NotLegacyAnswer as error:
             self._why_not[Era.LEGACY] = error.message
             self.eras.missing(Era.LEGACY)
         else:
-            self._legacy.give_back(session)
             self.eras.found(Era.LEGACY, session.version)
+
+    async def _probe_sse(self, caller: Caller) -> None:
+        """A URL that looks like one of HTTP+SSE is asked for that first: by a GET, which does no harm if it is none."""
+        try:
+            session = await self._legacy_sse.session_for(caller)
+        except NotLegacyAnswer:
+            return
+        self._use(self._legacy_sse)
+        self.eras.missing(Era.MODERN)
+        self._why_not[Era.MODERN] = "speaks the HTTP+SSE transport of 2024-11-05"
+        self.eras.found(Era.LEGACY, session.version)
+
+    async def _session_for(self, caller: Caller) -> LegacySession | SseSession:
+        """The caller's session over the transport that turns out to be the server's; it is not kept from others."""
+        if self._legacy is self._legacy_http:
+            try:
+                session = await self._legacy_http.session_for(caller)
+            except SpeaksSse:
+                self._use(self._legacy_sse)
+            else:
+                self._legacy_http.give_back(session)
+                return session
+        return await self._legacy_sse.session_for(caller)
+
+    def _use(self, legacy: LegacyHttp | LegacySse) -> None:
+        """Speak that transport from now on; of the other nothing is open then."""
+        if legacy is not self._legacy:
+            legacy.version = self._legacy.version
+            self._legacy = legacy
+            self._reopen_feed()
 
     async def _try_anew(self, caller: Caller, misfit: Exception, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What was known of the server has stopped to fit: ask it again, then do the work once more."""
@@ -338,10 +399,15 @@ class StreamableHttpUpstream:
         self._legacy.forget()
         self._description = None
         self._take_versions()
+        self._reopen_feed()  # it listens in an era that may not be the server's any more
+        self._use(self._legacy_http)
+
+    def _reopen_feed(self) -> None:
         feed, self._feed = self._feed, None
-        if feed is not None:  # it listens in an era that may not be the server's any more
-            self._wanted_uris = feed.uris
-            self._closing = asyncio.get_running_loop().create_task(feed.close())
+        if feed is not None:
+            self._reopening = asyncio.get_running_loop().create_task(
+                self._reopen(feed), name=f"changes of {self._name}"
+            )
 
     def _take_versions(self) -> None:
         self._modern.requests.use(self.eras.version(Era.MODERN))

@@ -1,7 +1,9 @@
-"""Hear of changes at a legacy HTTP server: a session of our own, its GET stream, and `resources/subscribe`.
+"""Hear of changes at a legacy HTTP server: a session of our own, its stream, and `resources/subscribe`.
 
-Knows: what has to be done again when the session is another one. Does not know: how sessions are opened, the modern era.
-Invariant: every resource that is wanted is subscribed to in the session that is listened to.
+Knows: what has to be done again when the session is another one. Does not know: how sessions are opened, which of the two
+transports has them, the modern era.
+Invariants: every resource that is wanted is subscribed to in the session that is listened to, unless the server does not take it;
+after a gap every list and resource counts as changed, as what was said meanwhile is lost.
 
 Source: 2025-11-25 server/resources (subscriptions), server/tools, server/prompts.
 """
@@ -9,27 +11,79 @@ Source: 2025-11-25 server/resources (subscriptions), server/tools, server/prompt
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
 from penstock.clock import Clock
-from penstock.errors import ServerError
+from penstock.errors import PenstockError, ServerError
 from penstock.http.client import Response
 from penstock.protocol.messages import Message, Notification
 from penstock.protocol.subscriptions import CAPABILITY_OF, LIST_CHANGED, UPDATED
 from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Failure, Heard, Raw
-from penstock.upstreams.sessions import LegacySession
-from penstock.upstreams.streamable_http_stream import SessionStream
 
 _log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 UNSUPPORTED_SECONDS: Final = 600.0
+"""A server that has no such stream is asked again after this long."""
+ANSWER_SECONDS: Final = 10.0
+"""For a subscription that is renewed: nobody's deadline bounds it."""
 HEALTHY_SECONDS: Final = 60.0
 """A stream that lasted as long ended for a reason of its own: it is opened again soon."""
+_AT_ONCE: Final = 32
+_FOR_NOW: Final = (401, 403, 408, 425, 429)
+"""Refusals that say nothing of whether there is such a stream."""
 
 
-class LegacyFeed:
+class Losable(Protocol):
+    """A session that may be lost."""
+
+    on_lost: Callable[[], object] | None
+
+
+class Stream(Protocol):
+    """What is said in a session beside the calls."""
+
+    has_gap: bool
+    """Something may have been missed."""
+    is_open: asyncio.Event
+    """It has begun, once at least."""
+
+    async def run(self) -> Response | None:
+        """Hand on what comes, until the server refuses the stream: then its refusal, or None when it cannot be reached."""
+
+
+S = TypeVar("S", bound=Losable)
+
+
+class FeedSide(Protocol[S]):
+    """Who has the sessions."""
+
+    async def session_for(self, caller: Caller) -> S:
+        """The session of a caller; opened when there is none."""
+        ...
+
+    def stream_of(
+        self, session: S, take: Callable[[Message], None], missed: Callable[[], None], has_gap: bool
+    ) -> Stream:
+        """What is said in a session beside the calls.
+
+        Args:
+            take: takes the messages.
+            missed: told when the stream is there, and others may have been missed before.
+            has_gap: that may be so from the start.
+        """
+        ...
+
+    def has_lost(self, session: S, refusal: Response) -> bool:
+        """Whether a refused stream means that the server does not know the session any more."""
+        ...
+
+    def lose(self, session: S) -> None:
+        """The server does not know the session any more."""
+
+
+class LegacyFeed(Generic[S]):
     """Changes of one server."""
 
     __slots__ = (
@@ -37,10 +91,8 @@ class LegacyFeed:
         "_clock",
         "_heard",
         "_keeper",
-        "_lose",
-        "_open_stream",
         "_server",
-        "_session_for",
+        "_side",
         "_uris",
         "is_listening",
     )
@@ -48,10 +100,8 @@ class LegacyFeed:
     def __init__(
         self,
         server: str,
+        side: FeedSide[S],
         *,
-        session_for: Callable[[Caller], Awaitable[LegacySession]],
-        open_stream: Callable[[LegacySession, Callable[[Message], None]], SessionStream],
-        lose: Callable[[LegacySession], None],
         call: Callable[[Call], Awaitable[Answer]],
         heard: Heard,
         clock: Clock,
@@ -59,7 +109,8 @@ class LegacyFeed:
     ) -> None:
         """`uris`: resources that are to be subscribed to from the start."""
         self._server: Final = server
-        self._session_for, self._open_stream, self._lose, self._call = session_for, open_stream, lose, call
+        self._side: Final = side
+        self._call = call
         self._heard: Final = heard
         self._clock: Final = clock
         self._uris: dict[str, None] = dict.fromkeys(uris)
@@ -97,49 +148,71 @@ class LegacyFeed:
 
     async def _keep(self) -> None:
         """Listen, and again, until cancelled."""
-        failures, is_first = 0, not self._uris
+        failures, has_gap = 0, bool(self._uris)
+        session: S | None = None
         while True:
             began_at = self._clock.now()
+            refusal: Response | None = None
             try:
-                session = await self._session_for(PENSTOCK)
-                if not is_first:
-                    await self._catch_up()
-                is_first = False
-                self.is_listening = True
-                refusal = await self._listen(session)
-            except ServerError as error:
-                _log.info("changes of server '%s' are not heard: %s", self._server, error.message)
-                refusal = None
+                before, session = session, await self._side.session_for(PENSTOCK)
+                if has_gap or (before is not None and session is not before):
+                    has_gap = True
+                    await self._subscribe_again()
+                    session = await self._side.session_for(PENSTOCK)  # that may have shown that it was lost
+                refusal, has_gap = await self._listen(session, has_gap)
+            except PenstockError as error:
+                _log.info("changes of server '%s' are not heard: %s", self._server, error)
+                has_gap = True
             except Exception:  # the task's top: a server whose changes are not heard is listed by the clock alone
                 _log.exception("changes of server '%s' are not heard by an error of ours", self._server)
-                refusal = None
-            finally:
-                self.is_listening = False
+                has_gap = True
             failures = 1 if self._clock.now() - began_at >= HEALTHY_SECONDS else failures + 1
             await self._clock.sleep(_pause(refusal, failures))
 
-    async def _listen(self, session: LegacySession) -> Response | None:
-        """Until the server refuses the stream, or the session is lost."""
-        stream = asyncio.ensure_future(self._open_stream(session, self._take).run())
+    async def _listen(self, session: S, has_gap: bool) -> tuple[Response | None, bool]:
+        """Until the server refuses the stream, or the session is lost: its refusal, and whether anything may have been missed."""
+        opened = self._side.stream_of(session, self._take, self._tell_all, has_gap)
+        stream = asyncio.ensure_future(opened.run())
         session.on_lost = stream.cancel
+        self.is_listening = True
         try:
             await asyncio.wait((stream,))
         finally:
+            self.is_listening = False
             session.on_lost = None
             stream.cancel()
         if stream.cancelled():
-            return None
+            return None, True
         refusal = stream.result()
-        if refusal is not None and refusal.status != 405:
-            self._lose(session)
-        return refusal
+        if refusal is not None and self._side.has_lost(session, refusal):
+            self._side.lose(session)
+            return None, True
+        return refusal, opened.has_gap or opened.is_open.is_set()
 
-    async def _catch_up(self) -> None:
-        """The session is another one, or there was a gap: subscribe again, and take every list for changed."""
-        for uri in list(self._uris):
-            await self._call(_call_about("resources/subscribe", uri))
+    async def _subscribe_again(self) -> None:
+        """In a session that may know of nothing."""
+        uris = list(self._uris)
+        for at in range(0, len(uris), _AT_ONCE):
+            await asyncio.gather(*(self._subscribe_once_more(uri) for uri in uris[at : at + _AT_ONCE]))
+
+    async def _subscribe_once_more(self, uri: str) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await self._call(_call_about("resources/subscribe", uri))
+        except (ServerError, TimeoutError) as error:
+            said = str(error) or f"no answer within {ANSWER_SECONDS:g} s"
+        else:
+            if not isinstance(answer, Failure):
+                return
+            said = answer.message
+        _log.info("server '%s' does not tell of updates of %s any more: %s", self._server, uri[:200], said[:200])
+
+    def _tell_all(self) -> None:
+        """Something may have been missed."""
         for method in LIST_CHANGED.values():
             self._heard(method, {})
+        for uri in list(self._uris):
+            self._heard(UPDATED, {"uri": Raw(msgspec.json.encode(uri))})
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Notification) and (message.method in CAPABILITY_OF or message.method == UPDATED):
@@ -151,6 +224,6 @@ def _call_about(method: str, uri: str) -> Call:
 
 
 def _pause(refusal: Response | None, failures: int) -> float:
-    if refusal is not None and refusal.status == 405:
+    if refusal is not None and 400 <= refusal.status < 500 and refusal.status not in _FOR_NOW:
         return UNSUPPORTED_SECONDS
     return RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]

@@ -29,6 +29,10 @@ class NotLegacyAnswer(PenstockError):
     """The server does not take the handshake, or no longer; what was sent was not processed."""
 
 
+class SpeaksSse(NotLegacyAnswer):
+    """The server speaks the HTTP+SSE transport of 2024-11-05 instead."""
+
+
 class HttpHandshake:
     """Shakes hands with one server."""
 
@@ -88,7 +92,11 @@ class HttpHandshake:
         return error_reply(response)
 
     async def _why_not(self, response: Response) -> str:
-        """Why a POST of `initialize` was refused; a server of the transport before this one shows itself by a GET."""
+        """Why a POST of `initialize` was refused.
+
+        Raises:
+            SpeaksSse: the server is one of the transport before this one: it shows itself by a GET.
+        """
         seen: list[bytes] = []
 
         def take_first(event: Event) -> bool:
@@ -102,10 +110,7 @@ class HttpHandshake:
         except (RequestFailed, ServerError, TimeoutError):
             seen.clear()
         if b"endpoint" in seen:
-            return (
-                "speaks the HTTP+SSE transport of 2024-11-05, which Penstock does not speak to servers yet; give it the "
-                "server's streamable HTTP URL, often the same with /mcp instead of /sse"
-            )
+            raise SpeaksSse("speaks the HTTP+SSE transport of 2024-11-05")
         return clause(refusal(self._link.name, self._link.url, response))
 
     def _session_id(self, response: Response) -> bytes | None:

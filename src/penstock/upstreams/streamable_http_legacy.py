@@ -78,7 +78,7 @@ class LegacyHttp:
 
     def __init__(self, link: HttpLink, settings: StreamableHttpSettings, counts: HttpCounts, clock: Clock) -> None:
         self._link, self._settings, self._counts, self._clock = link, settings, counts, clock
-        self._book = SessionBook(
+        self._book: SessionBook[LegacySession] = SessionBook(
             shares_all=settings.sessions == "shared",
             max_own=settings.max_sessions,
             idle_seconds=settings.session_idle_seconds,
@@ -175,17 +175,30 @@ class LegacyHttp:
         if session is not None:
             await self._end(session)
 
-    def stream_of(self, session: LegacySession, take: Callable[[Message], None]) -> SessionStream:
+    def stream_of(
+        self, session: LegacySession, take: Callable[[Message], None], missed: Callable[[], None], has_gap: bool
+    ) -> SessionStream:
         """The session's GET stream; requests on it are answered here, unless `take` hands them on."""
-        return SessionStream(
-            self._link, session, partial(self._take_aside, session, take), settings=self._settings, clock=self._clock
-        )
+        take = partial(self._take_aside, session, take)
+        settings, clock = self._settings, self._clock
+        return SessionStream(self._link, session, take, missed=missed, has_gap=has_gap, settings=settings, clock=clock)
 
     def _take_aside(self, session: LegacySession, take: Callable[[Message], None], message: Message) -> None:
         if isinstance(message, Request) and session.questions is not None:
             session.questions.asked(message, None)  # about no call of which we know: nobody can be asked
         else:
             take(message)
+
+    def has_lost(self, session: LegacySession, refusal: Response) -> bool:
+        """Whether a refused stream means that the server does not know the session any more."""
+        return session.id is not None and (refusal.status == 404 or speaks_of_session(refusal))
+
+    def roots_changed(self, caller: Caller) -> None:
+        """Tell the session of that caller alone, if it has one."""
+        key = self._book.key_for(caller)
+        session = self._book.find(key, self._clock.now()) if key[0] == "own" else None
+        if session is not None:
+            self._in_background(self._tell(session, encode_notification("notifications/roots/list_changed", {})))
 
     def lose(self, session: LegacySession) -> None:
         """The server does not know the session any more."""
@@ -234,7 +247,8 @@ class LegacyHttp:
         is_own = key[0] == "own"
         version = caller.revision if is_own and self._settings.protocol == "auto" else self.version
         info = caller.client_info if is_own and caller.client_info else self._settings.client_info
-        capabilities = declared(caller.askable, version)
+        askable = caller.askable if is_own else caller.askable._replace(roots_changes=False)
+        capabilities = declared(askable, version)
         agreement, session_id = await self._handshake.initialize(self._next_id(), version, info, capabilities)
         head = b"" if session_id is None else b"mcp-session-id: %b\r\n" % session_id
         if agreement.version >= _VERSION_HEADER_SINCE:

@@ -155,6 +155,16 @@ class HttpLink:
                 else:  # its answer is had, but its stream has not ended: the connection comes back by itself
                     connection.on_settled = pool.give_back
 
+    async def open_apart(self) -> ClientConnection:
+        """A connection that the pool knows nothing of: for an answer that may take for ever.
+
+        Raises:
+            ServerError: none could be opened.
+        """
+        connection = await self._open()
+        connection.on_keep_alive = None
+        return connection
+
     async def listen(self, head: bytes, on_event: OnEvent, on_stream: Callable[[], object]) -> Response:
         """Send one request over a connection of its own, for an answer that may take for ever.
 
@@ -169,8 +179,8 @@ class HttpLink:
         self.streams += 1
         connection: ClientConnection | None = None
         try:
-            connection = await self._open()
-            connection.on_keep_alive, connection.on_stream = None, on_stream
+            connection = await self.open_apart()
+            connection.on_stream = on_stream
             return await connection.request(head, b"", on_event)
         finally:
             self.streams -= 1

@@ -7,6 +7,23 @@ const OPERATION_MS = 10_000;
 /** Loads a package of the peers' environment, whose folder is $PEERS_NODE. */
 export const load = createRequire(`${process.env.PEERS_NODE}/`);
 
+/** Whether a target is one of HTTP+SSE: see driver.py. */
+export const isSse = ({ url }) => url !== undefined && new URL(url).pathname.split('/')[1] === 'sse';
+
+/**
+ * Counts reports of progress as they reach the library. Over HTTP+SSE, with and without a gateway, it forgets its caller's
+ * `onprogress` when the answer comes in the same read, before it hands on the reports that came ahead of it.
+ */
+export function countArrivals(client) {
+  const { transport } = client;
+  const take = transport.onmessage;
+  client.arrived = 0;
+  transport.onmessage = (message, extra) => {
+    client.arrived += message.method === 'notifications/progress';
+    take(message, extra);
+  };
+}
+
 class Failed extends Error {}
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -42,7 +59,9 @@ const operations = {
   },
   async progress(client, job) {
     let reports = 0;
+    const before = client.arrived;
     await callText(client, job.tool, job.arguments, { onprogress: () => (reports += 1) });
+    if (before !== undefined) reports = client.arrived - before;
     if (reports < job.least) throw new Failed(`${reports} reports of progress, expected ${job.least} or more`);
     return `${reports} reports`;
   },
@@ -85,8 +104,8 @@ async function within(promise) {
 }
 
 /** A transport to a target: over HTTP, or to a process whose input and output are spoken to. */
-export function transportTo(target, Http, Stdio) {
-  if (!target.command) return new Http(new URL(target.url));
+export function transportTo(target, { Http, Sse, Stdio }) {
+  if (!target.command) return new (isSse(target) ? Sse : Http)(new URL(target.url));
   const [command, ...args] = target.command;
   return new Stdio({ command, args, env: target.env });
 }

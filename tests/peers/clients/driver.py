@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -29,6 +30,11 @@ class Session(Protocol):
 
 
 Open = Callable[[dict[str, Any], str], AbstractAsyncContextManager[Session]]
+
+
+def is_sse(url: str) -> bool:
+    """Whether a URL is one of HTTP+SSE: the gateway's, and those of servers of that transport, say so in their paths."""
+    return urlsplit(url).path.split("/")[1] == "sse"
 
 
 class Failed(Exception):

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 from mcp import ClientSession, types
+from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
@@ -54,7 +55,8 @@ class Session:
 
 def _transport(target: dict[str, Any]) -> Any:
     if "command" not in target:
-        return streamable_http_client(target["url"])
+        url = target["url"]
+        return sse_client(url) if driver.is_sse(url) else streamable_http_client(url)
     program, *arguments = target["command"]
     return stdio_client(StdioServerParameters(command=program, args=arguments, env=target.get("env")))
 

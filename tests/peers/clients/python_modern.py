@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 from mcp import Client
+from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tests.peers.clients import driver
@@ -55,6 +56,8 @@ async def open_session(target: dict[str, Any], mode: str) -> AsyncIterator[Sessi
     if "command" in target:
         program, *arguments = target["command"]
         where = stdio_client(StdioServerParameters(command=program, args=arguments, env=target.get("env")))
+    elif driver.is_sse(where):
+        where = sse_client(where)
     async with Client(where, mode=mode) as client:
         yield Session(client)
 

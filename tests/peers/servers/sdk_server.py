@@ -1,4 +1,4 @@
-"""A server made with the Python SDK 2.x: `python -m tests.peers.servers.sdk_server NAME http|stdio`."""
+"""A server made with the Python SDK 2.x: `python -m tests.peers.servers.sdk_server NAME http|stdio|sse`."""
 
 import sys
 
@@ -53,10 +53,12 @@ def make_server(name: str) -> MCPServer:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[2] not in {"http", "stdio"}:
-        sys.exit("usage: sdk_server NAME http|stdio")
+    if len(sys.argv) != 3 or sys.argv[2] not in {"http", "stdio", "sse"}:
+        sys.exit("usage: sdk_server NAME http|stdio|sse")
     peer = make_server(sys.argv[1])
     if sys.argv[2] == "stdio":
         peer.run("stdio")
+    elif sys.argv[2] == "sse":
+        serve_until_stdin_closes(peer.sse_app(), "/sse")
     else:
         serve_until_stdin_closes(peer.streamable_http_app())

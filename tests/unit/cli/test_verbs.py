@@ -255,17 +255,11 @@ def test_explain_is_readable(gateway: FakeGateway, run: Run) -> None:
 CLIENT = {
     "mcpServers": {
         "My Time": {"command": "uvx", "args": ["mcp-server-time"], "env": {"K": "${K}"}, "autoApprove": []},
-        "old": {"type": "sse", "url": "https://x/sse"},
+        "old": {"type": "ws", "url": "wss://x"},
         "bad": {"url": "htp://x"},
         "web": {"url": "https://y"},
     }
 }
-
-
-SSE = (
-    "it speaks HTTP+SSE (2024-11-05), which Penstock does not speak yet; "
-    "if the server has a streamable HTTP address too, add that one"
-)
 
 
 def test_import_says_what_it_took_renamed_and_left(reloading: FakeGateway, run: Run, place: Path) -> None:
@@ -276,7 +270,7 @@ def test_import_says_what_it_took_renamed_and_left(reloading: FakeGateway, run: 
     assert said.out.splitlines() == [
         "took 'My Time', named 'my-time' here",
         "    not taken over: autoApprove",
-        f"left 'old': {SSE}",
+        "left 'old': its transport 'ws' is not known",
         "left 'web': there is a server 'web' already; 'penstock remove web' first",
         "left 'bad': url: 'htp://x' is not an http(s) URL (did you mean 'http://x'?)",
         "added 1 of 4 servers in penstock.toml",

@@ -96,8 +96,11 @@ def test_placeholders_are_put_in_our_words(theirs: str, ours: str, notes: tuple[
     )
 
 
+def test_a_server_of_the_transport_of_2024_is_taken_by_its_url() -> None:
+    assert one({"type": "sse", "url": "https://x/sse"}) == ({"url": "https://x/sse"}, ())
+
+
 REASONS = [
-    ({"type": "sse", "url": "https://x/sse"}, "it speaks HTTP+SSE (2024-11-05), which Penstock does not speak yet; "),
     ({"type": "ws", "url": "wss://x"}, "its transport 'ws' is not known"),
     ({"args": []}, "it has neither a command nor a URL"),
     ({"url": 3}, "its URL is 3"),

@@ -69,6 +69,8 @@ class Running:
         host, port = server.addresses[0]
         self.url = f"http://{host}:{port}"
         self.events: list[Event] = []
+        self.lines: list[Line] = []
+        """Closed with the gateway."""
 
     async def apply(self, upstreams: Mapping[str, Callable[[], Upstream]], *views: ViewSettings) -> list[str]:
         plans = {name: plan_of(name, open_it) for name, open_it in upstreams.items()}
@@ -83,7 +85,8 @@ class Running:
 
     async def line(self) -> "Line":
         """A connection of a client that sends bytes."""
-        return Line(*await asyncio.open_connection(*self.server.addresses[0]))
+        self.lines.append(Line(*await asyncio.open_connection(*self.server.addresses[0])))
+        return self.lines[-1]
 
     async def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Response:
         """POST as it is; events of a stream are kept in `events`."""
@@ -223,7 +226,12 @@ async def gateway_in(
     server = await HttpServer.start(serving, host="127.0.0.1", port=0)
     try:
         async with HttpClient() as client:
-            yield Running(gateway, serving, server, client)
+            running = Running(gateway, serving, server, client)
+            try:
+                yield running
+            finally:
+                for line in running.lines:
+                    line.close()
     finally:
         server.close()
         await gateway.close()

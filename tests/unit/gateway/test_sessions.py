@@ -7,8 +7,10 @@ import msgspec
 import pytest
 
 from penstock.clock import FakeClock
-from penstock.gateway.sessions import LIFETIME_SECONDS, MAX_CAPABILITIES, Sessions
+from penstock.gateway.listeners import Listener
+from penstock.gateway.sessions import LIFETIME_SECONDS, MAX_CAPABILITIES, ClientSession, Sessions
 from penstock.identity.seal import Sealer, SealingKey
+from tests.unit.gateway.test_listeners import Wire
 
 KEY = SealingKey(b"abcd", b"k" * 32)
 INFO = b'{"name":"test"}'
@@ -131,6 +133,37 @@ def test_when_all_sessions_run_something_the_newest_is_forgotten_and_opens_again
     assert len(ours) == 0
 
 
+def test_a_session_that_listens_is_forgotten_after_those_that_do_not_and_its_end_is_told() -> None:
+    ended: list[ClientSession] = []
+    ours = Sessions(Sealer([KEY]), FakeClock(), 2, on_end=ended.append)
+    listening, idle = (ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode()) for _ in range(2))
+    assert listening is not None
+    assert idle is not None
+    listening.listener = Listener("v", frozenset(), Wire().stream)
+    ours.open("v", "2025-06-18", b"{}", INFO)
+    assert (ended, idle.is_over, listening.is_over) == ([idle], True, False)
+
+
+async def test_a_session_nobody_used_for_long_is_over() -> None:
+    ended: list[ClientSession] = []
+    clock = FakeClock()
+    ours = Sessions(Sealer([KEY]), clock, 2, idle_seconds=60.0, on_end=ended.append)
+    session = ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode())
+    assert session is not None
+    await clock.advance(61)
+    ours.sweep()
+    assert (session.is_over, ended) == (True, [session])
+
+
+def test_a_session_that_was_ended_is_over() -> None:
+    ended: list[ClientSession] = []
+    ours = Sessions(Sealer([KEY]), FakeClock(), 2, on_end=ended.append)
+    session = ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode())
+    assert session is not None
+    ours.end(session)
+    assert (session.is_over, ended) == (True, [session])
+
+
 def test_large_capabilities_are_cut_to_the_core_and_a_large_client_info_is_left_out() -> None:
     ours = sessions()
     large = {
@@ -144,3 +177,22 @@ def test_large_capabilities_are_cut_to_the_core_and_a_large_client_info_is_left_
     assert msgspec.json.decode(found.caller.capabilities) == {"roots": {"listChanged": True}}
     assert found.caller.client_info == b""
     assert len(token) < 8000
+
+
+def test_a_streams_name_is_found_by_its_token_in_its_own_view_alone() -> None:
+    key, token = sessions().name_stream("v", 3)
+    assert sessions().find_stream("v", token.encode()) == (key, 3)
+    assert sessions().find_stream("w", token.encode()) is None
+    assert sessions(SealingKey(b"abcd", b"x" * 32)).find_stream("v", token.encode()) is None
+    assert sessions().find_stream("v", sessions().open("v", "2025-06-18", b"{}", INFO).encode()) is None
+    assert sessions().find("v", token.encode()) is None
+
+
+def test_a_session_without_an_id_belongs_to_whoever_opened_it() -> None:
+    ours = sessions()
+    session = ours.open_unnamed("v", "2024-11-05", b'{"roots":{}}', b'"' + b"n" * 600 + b'"', principal="p")
+    assert (session.view, session.caller.revision, session.caller.session) == ("v", "2024-11-05", session.key)
+    assert (session.caller.client_info, session.caller.principal) == (b"", "p")
+    assert len(ours) == 0
+    ours.end(session)
+    assert repr(ours) == "<Sessions 0 known, 1 ended, at most 10>"

@@ -7,9 +7,9 @@ import pytest
 from penstock.clock import FakeClock
 from penstock.errors import ListenError
 from penstock.http.client import Origin, connect_over
-from penstock.http.connection import ServerConnection
+from penstock.http.connection import NEVER, ServerConnection
 from penstock.http.limits import ClientLimits, ServerLimits
-from penstock.http.server import REFUSED_CONNECTIONS, Exchange, HttpServer
+from penstock.http.server import REFUSED_CONNECTIONS, SLICE, Exchange, HttpServer
 from tests.unit.http.server_lane import GET, echo, hold, post, serving
 
 
@@ -134,6 +134,29 @@ async def test_one_connections_trouble_does_not_keep_the_sweep_from_the_others(
         assert transport.treated == ["abort"]
         assert "a connection's deadline could not be kept" in caplog.text
         troubled.connection_lost(None)
+
+
+async def test_many_whose_time_is_up_are_looked_at_in_slices_and_not_if_they_went_on_meanwhile() -> None:
+    class Closing(AbortedTransport):
+        def close(self) -> None:
+            if not closed:
+                going_on = next(one for one in connections if one._transport is not self)
+                going_on.deadline = NEVER
+            closed[self] = turn
+
+    turn, closed = 0, dict[Closing, int]()
+    async with serving() as lane:
+        connections = [ServerConnection(lane.server) for _ in range(5 * SLICE)]
+        for connection in connections:
+            connection.connection_made(Closing())
+        advancing = asyncio.create_task(lane.clock.advance(11))
+        while not advancing.done() or len(closed) < 5 * SLICE - 1:
+            await asyncio.sleep(0)
+            turn += 1
+        assert len(closed) == 5 * SLICE - 1
+        assert max(list(closed.values()).count(one) for one in closed.values()) <= SLICE
+        for connection in connections:
+            connection.connection_lost(None)
 
 
 async def test_the_date_moves_with_the_sweep() -> None:

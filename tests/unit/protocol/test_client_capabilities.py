@@ -7,8 +7,17 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from penstock.protocol.client_capabilities import EVERYTHING, NOTHING, Askable, declared, missing, read_askable
-from penstock.protocol.versions import LATEST_MODERN, LEGACY_VERSIONS
+from penstock.protocol.client_capabilities import (
+    EVERYTHING,
+    MAX_EXTRAS,
+    NOTHING,
+    Askable,
+    declared,
+    missing,
+    read_askable,
+)
+from penstock.protocol.methods import TASKS_EXTENSION
+from penstock.protocol.versions import LATEST_LEGACY, LATEST_MODERN, LEGACY_VERSIONS
 
 REVISIONS = (LATEST_MODERN, *LEGACY_VERSIONS)
 
@@ -22,7 +31,7 @@ def params(**members: Any) -> dict[str, Raw]:
     [
         (b"{}", NOTHING),
         (b"", NOTHING),
-        (b'{"extensions":{},"experimental":{"elicitation":{}}}', NOTHING),
+        (b'{"extensions":{},"experimental":{}}', NOTHING),
         (b'{"elicitation":{}}', Askable(forms=True)),
         (b' { "elicitation" : { } } ', Askable(forms=True)),
         (b'{"elicitation":{"form":{}}}', Askable(forms=True)),
@@ -33,7 +42,7 @@ def params(**members: Any) -> dict[str, Raw]:
         (b'{"sampling":{}}', Askable(sampling=True)),
         (b'{"sampling":{"tools":{}}}', Askable(sampling=True, sampling_tools=True)),
         (b'{"sampling":{"context":{}}}', Askable(sampling=True, sampling_context=True)),
-        (b'{"roots":{"listChanged":true}}', Askable(roots=True)),
+        (b'{"roots":{"listChanged":true}}', Askable(roots=True, roots_changes=True)),
         (b'{"elicitation":{"form":{},"url":{}},"sampling":{"tools":{},"context":{}},"roots":{}}', EVERYTHING),
     ],
 )
@@ -99,10 +108,44 @@ def test_what_is_declared_for_a_client_in_each_revision(
     assert {name: set(members) for name, members in said.items()} == expected
 
 
+def with_flags(*flags: Any, **more: Any) -> Askable:
+    return Askable(*flags, **more)
+
+
+def test_extensions_are_passed_on_as_they_are_but_for_tasks() -> None:
+    ui = {"mimeTypes": ["text/html;profile=mcp-app"]}
+    said = {
+        "extensions": {"io.modelcontextprotocol/ui": ui, TASKS_EXTENSION: {}},
+        "experimental": {"x": {"a": [1]}},
+        "odd": {},
+    }
+    askable = read_askable(msgspec.json.encode(said), LATEST_LEGACY)
+    assert not askable
+    told = {"extensions": {"io.modelcontextprotocol/ui": ui}, "experimental": {"x": {"a": [1]}}}
+    for revision in (LATEST_LEGACY, LATEST_MODERN):
+        assert msgspec.json.decode(declared(askable, revision)) == told
+    reordered = b'{"experimental":{"x":{"a":[1]}},"extensions":%b}' % msgspec.json.encode(told["extensions"])
+    assert read_askable(reordered, LATEST_LEGACY) == askable
+    nothings: list[Any] = [
+        {"extensions": {TASKS_EXTENSION: {}}},
+        {"extensions": 5},
+        {"experimental": {"x": "y" * MAX_EXTRAS}},
+    ]
+    for nothing in nothings:
+        assert read_askable(msgspec.json.encode(nothing), LATEST_LEGACY).extras == ""
+
+
+def test_changes_of_roots_are_declared_to_servers_that_can_hear_of_them() -> None:
+    askable = read_askable(b'{"roots":{"listChanged":true}}', LATEST_LEGACY)
+    assert msgspec.json.decode(declared(askable, LATEST_LEGACY)) == {"roots": {"listChanged": True}}
+    assert msgspec.json.decode(declared(askable, LATEST_MODERN)) == {"roots": {}}
+    assert not read_askable(b'{"roots":{"listChanged":false}}', LATEST_LEGACY).roots_changes
+
+
 def test_nothing_is_ever_declared_that_the_client_did_not() -> None:
     """Whatever is told to a server is read by it as no more than the client said."""
     for flags in itertools.product((False, True), repeat=6):
-        askable = Askable(*flags)
+        askable = with_flags(*flags)
         for revision in REVISIONS:
             understood = read_askable(declared(askable, revision), revision)
             assert all(ours or not theirs for ours, theirs in zip(askable, understood, strict=True)), (
@@ -115,7 +158,7 @@ def test_whether_there_is_anything_to_ask() -> None:
     assert not NOTHING
     assert not Askable(sampling_tools=True, sampling_context=True), "details of what was not declared"
     for one in ("forms", "urls", "sampling", "roots"):
-        assert Askable()._replace(**{one: True})
+        assert with_flags(**{one: True})
 
 
 FORM: dict[str, Any] = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
@@ -138,7 +181,7 @@ def test_each_request_needs_its_capability_and_no_other(
     method: str, asked: dict[str, Any], needed: dict[str, Any], askable: Askable
 ) -> None:
     assert missing(askable, method, params(**asked)) is None
-    others = Askable(*(not had for had in askable))
+    others = with_flags(*(not had for had in askable[:6]))
     for lacking in (NOTHING, others):
         lacks = missing(lacking, method, params(**asked))
         assert lacks is not None

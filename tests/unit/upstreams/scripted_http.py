@@ -24,6 +24,7 @@ class Asked(NamedTuple):
     method: str
     headers: dict[str, str]
     body: dict[str, Any]
+    target: str = ""
 
     @property
     def id(self) -> Any:
@@ -111,7 +112,8 @@ class Scripted:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        return Asked(head[0].split(" ")[0], headers, json.loads(body) if body else {})
+        method, target, _ = head[0].split(" ")
+        return Asked(method, headers, json.loads(body) if body else {}, target)
 
     async def stop(self) -> None:
         for task in list(self._tasks):
@@ -127,8 +129,9 @@ async def serving(script: Script, **settings: Any) -> AsyncIterator[tuple[Script
     scripted.port = server.sockets[0].getsockname()[1]
     clock = settings.pop("clock", None)
     remembered = settings.pop("remembered", None)
+    url = f"http://127.0.0.1:{scripted.port}{settings.pop('path', '/mcp')}"
     upstream = StreamableHttpUpstream(
-        "peer", StreamableHttpSettings(url=scripted.url, **settings), clock=clock, remembered=remembered
+        "peer", StreamableHttpSettings(url=url, **settings), clock=clock, remembered=remembered
     )
     try:
         yield scripted, upstream

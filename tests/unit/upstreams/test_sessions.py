@@ -17,7 +17,7 @@ def session(key: Key, session_id: bytes | None = b"id") -> LegacySession:
     return LegacySession(key, session_id, "2025-11-25", DESCRIPTION, b"")
 
 
-def book(max_own: int = 2, *, shares_all: bool = False) -> SessionBook:
+def book(max_own: int = 2, *, shares_all: bool = False) -> SessionBook[LegacySession]:
     return SessionBook(shares_all=shares_all, max_own=max_own, idle_seconds=60)
 
 

@@ -136,6 +136,9 @@ async def answers_at_once(asked: Asked, _line: Line) -> bytes:
 ALL: dict[str, Any] = {"elicitation": {"url": {}, "form": {}}, "sampling": {"tools": {}, "context": {}}, "roots": {}}
 
 
+CHANGING = {"listChanged": True}
+
+
 @pytest.mark.parametrize(
     ("caller", "protocol", "told"),
     [
@@ -145,20 +148,20 @@ ALL: dict[str, Any] = {"elicitation": {"url": {}, "form": {}}, "sampling": {"too
         (Caller(Era.MODERN, "2026-07-28", None, b'{"elicitation":{"url":{}}}'), "2025-06-18", {}),
         (MODERN, "2025-06-18", {"elicitation": {}, "sampling": {}, "roots": {}}),
         (MODERN, "2025-03-26", {"sampling": {}, "roots": {}}),
-        (OWN, "auto", ALL),
-        (OWN, "2025-06-18", {"elicitation": {}, "sampling": {}, "roots": {}}),
+        (OWN, "auto", ALL | {"roots": CHANGING}),
+        (OWN, "2025-06-18", {"elicitation": {}, "sampling": {}, "roots": CHANGING}),
         (
             Caller(Era.LEGACY, "2025-06-18", "s", EVERYTHING),
             "auto",
-            {"elicitation": {}, "sampling": {}, "roots": {}},
+            {"elicitation": {}, "sampling": {}, "roots": CHANGING},
         ),
         (
             Caller(Era.LEGACY, "2025-06-18", "s", EVERYTHING),
             "2025-11-25",
-            {"elicitation": {}, "sampling": {}, "roots": {}},
+            {"elicitation": {}, "sampling": {}, "roots": CHANGING},
         ),
-        (Caller(Era.LEGACY, "2025-03-26", "s", EVERYTHING), "auto", {"sampling": {}, "roots": {}}),
-        (Caller(Era.LEGACY, "2025-11-25", "s", b'{"tasks":{"list":{}},"experimental":{"x":{}}}'), "auto", {}),
+        (Caller(Era.LEGACY, "2025-03-26", "s", EVERYTHING), "auto", {"sampling": {}, "roots": CHANGING}),
+        (Caller(Era.LEGACY, "2025-11-25", "s", b'{"tasks":{"list":{}},"odd":{"x":{}}}'), "auto", {}),
         (Caller(Era.LEGACY, "2025-11-25", None), "auto", {}),
     ],
 )
@@ -455,3 +458,15 @@ async def test_words_of_the_modern_era_do_not_reach_a_legacy_server() -> None:
             call.params |= {"requestState": Raw(b'"s"'), "inputResponses": Raw(b'{"q":{}}')}
             await upstream.call(call)
             assert set(server.all("tools/call")[-1].body["params"]) - {"_meta"} == {"name", "arguments"}
+
+
+async def test_a_server_is_told_of_changed_roots_in_the_session_of_that_client_alone() -> None:
+    async with serving(server_with(answers_at_once)) as (server, upstream):
+        for caller in (OWN, MODERN):
+            await upstream.call(call_of(caller))
+        upstream.roots_changed(MODERN)
+        upstream.roots_changed(OWN)
+        told = await server.wait_for("notifications/roots/list_changed")
+        own = server.all("tools/call")[0].headers["mcp-session-id"]
+        assert told.headers["mcp-session-id"] == own
+        assert len(server.all("notifications/roots/list_changed")) == 1

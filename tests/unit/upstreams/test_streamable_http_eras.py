@@ -12,7 +12,6 @@ from tests.unit.upstreams.scripted_http import (
     Line,
     Script,
     call_of,
-    chunk,
     discovered,
     error,
     http,
@@ -20,7 +19,6 @@ from tests.unit.upstreams.scripted_http import (
     result,
     rpc,
     serving,
-    stream,
 )
 
 
@@ -205,17 +203,6 @@ async def test_a_server_that_speaks_neither_era_is_named_with_both_reasons_and_a
             with pytest.raises(ServerMisbehaved, match=words):
                 await upstream.call(call_of(MODERN))
             assert len(server.all("server/discover")) == times
-
-
-async def test_a_server_of_the_transport_before_is_told_apart() -> None:
-    async def script(asked: Asked, _: Line) -> bytes:
-        if asked.method == "POST":
-            return http(405)
-        return stream(end=False) + chunk(b"event: endpoint\ndata: /post?s=1\n\n")
-
-    async with serving(script) as (_, upstream):
-        with pytest.raises(ServerMisbehaved, match=r"HTTP\+SSE transport of 2024-11-05"):
-            await upstream.call(call_of(MODERN))
 
 
 @pytest.mark.parametrize(

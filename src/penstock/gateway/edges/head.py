@@ -23,6 +23,7 @@ class HeadFacts:
         "is_modern",
         "is_repeated",
         "param_headers",
+        "principal",
         "refusal",
         "session",
         "takes_stream",
@@ -34,6 +35,8 @@ class HeadFacts:
         self.admittance: Final = admittance
         self.refusal: Final = admittance.refusal(headers)
         """Why the request is not let in; None when it is."""
+        self.principal: Final = admittance.principal(headers)
+        """Who asks; empty while there is no sign-in."""
         self.cors: Final = admittance.cors(headers)
         self.is_counted: Final = not admittance.is_internal or HOPPED in headers
         """Whether a call is counted here; if not, the worker that the client reached does."""

@@ -1,4 +1,4 @@
-"""Clients of 2025-03-26 to 2025-11-25 over streamable HTTP: sessions, `initialize`, answers always with status 200.
+"""Clients of the legacy revisions over streamable HTTP: sessions, `initialize`, answers always with status 200.
 
 Knows: sealed sessions, the legacy methods answered here. Does not know: the modern checks, servers' transports.
 
@@ -7,6 +7,7 @@ else; only refusals of the transport (bad version header, no such session, batch
 Source: 2025-11-25 basic/transports, basic/lifecycle; 2025-03-26 basic/transports (batches).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Final
 
@@ -45,9 +46,14 @@ from penstock.protocol.results import to_legacy
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, answer_to_initialize
 from penstock.upstreams.interface import Caller, Failure, Result
 
+Begin = Callable[[View, str, bytes, bytes], bytes]
+"""Opens a session of that view, revision, capabilities and client info (JSON); returns header lines for the answer."""
 _EMPTY: Final = b"{}"
+_KNOWN_CALLERS: Final = 1024
 _MAX_KNOWN_NAME: Final = 512
-_FOR_ALL_WORKERS: Final = frozenset({"notifications/cancelled", "notifications/progress"})
+_FOR_ALL_WORKERS: Final = frozenset(
+    {"notifications/cancelled", "notifications/progress", "notifications/roots/list_changed"}
+)
 """Nobody knows which worker has the call they are about."""
 _SUBSCRIBING: Final = ("resources/subscribe", "resources/unsubscribe")
 _NO_GET: Final = b'{"error":"POST messages here; GET opens the stream of a session, and needs its Mcp-Session-Id"}'
@@ -65,7 +71,7 @@ class LegacyForm:
 
     def open_stream(self, exchange: Exchange, session: ClientSession | None) -> EventSink:
         stream = exchange.open_stream()
-        if session is None or not stream.is_open:
+        if session is None or session.ends_with_stream or not stream.is_open:
             return stream
         kept = self._replay.open(session.key, CALL, stream)
         if self._revision >= FIRST_PRIMED:
@@ -91,16 +97,14 @@ class LegacyForm:
         return 200, refusal_body(request_id, error)
 
 
-_STATELESS: Final = {revision: Caller(Era.LEGACY, revision, None) for revision in LEGACY_VERSIONS}
-"""Callers that sent no session id: curl, and clients of servers that keep no sessions."""
-
-
 class LegacyEdge:
     """Serves legacy requests of all revisions."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._listening = Listening(context)
+        self._stateless: dict[tuple[str, str], Caller] = {}
+        """By revision and principal."""
         self._forms = {revision: LegacyForm(revision, context.parking, context.replay) for revision in LEGACY_VERSIONS}
 
     def __repr__(self) -> str:
@@ -109,18 +113,33 @@ class LegacyEdge:
     def message(self, exchange: Exchange, view: View, message: Message, facts: HeadFacts) -> None:
         """One POSTed message."""
         if isinstance(message, Request) and message.method == "initialize":
-            if self._context.is_pending(view):
-                exchange.spawn(
-                    when_listed(self._context, view.name, partial(self._initialize_listed, exchange, message))
-                )
-            else:
-                self._initialize(exchange, view, message)
+            self.initialize(exchange, view, message, partial(self._open_session, facts.principal))
             return
         found = self._session_of(exchange, view, facts)
-        if found is None:
-            return
-        caller, session = found
-        hops = None if facts.admittance.is_internal else self._context.hops
+        if found is not None:
+            hops = None if facts.admittance.is_internal else self._context.hops
+            self.take(exchange, view, message, facts, *found, hops=hops)
+
+    def initialize(self, exchange: Exchange, view: View, request: Request, begin: Begin) -> None:
+        """`initialize`, once the view's servers have had their time to be listed; `begin` opens the session."""
+        if self._context.is_pending(view):
+            listed = partial(self._initialize_listed, exchange, request, begin)
+            exchange.spawn(when_listed(self._context, view.name, listed))
+        else:
+            self._initialize(exchange, view, request, begin)
+
+    def take(
+        self,
+        exchange: Exchange,
+        view: View,
+        message: Message,
+        facts: HeadFacts,
+        caller: Caller,
+        session: ClientSession | None,
+        *,
+        hops: Hops | None,
+    ) -> None:
+        """Any other message of a client that is known; `hops`: to where the session may have what the message needs."""
         if isinstance(message, Request):
             if hops is not None and session is not None and self._hops(hops, exchange, view, message, session):
                 return
@@ -129,7 +148,7 @@ class LegacyEdge:
         if isinstance(message, Notification):
             if hops is not None and session is not None and message.method in _FOR_ALL_WORKERS:
                 hops.tell_others(exchange)
-            self._notification(message, session)
+            self._notification(message, view, session)
         elif hops is not None and (asker := _asker(hops, message)) != hops.index:
             self._hand_over(hops, exchange, asker, None)
             return
@@ -213,10 +232,7 @@ class LegacyEdge:
         found = self._session_of(exchange, view, facts)
         if found is None or found[1] is None:
             return
-        session = found[1]
-        self._context.sessions.end(session)
-        for server in view.servers:
-            self._context.in_background(server.upstream.close_session(session.key))
+        self.close(view, found[1])
         hops = self._context.hops
         if hops is not None and not facts.admittance.is_internal:
             exchange.spawn(self._end_session_everywhere(hops, exchange))
@@ -227,6 +243,12 @@ class LegacyEdge:
     async def _end_session_everywhere(hops: Hops, exchange: Exchange) -> None:
         await hops.others_told(exchange)
         exchange.respond(204)
+
+    def close(self, view: View, session: ClientSession) -> None:
+        """End a session, and what was opened for it at servers."""
+        self._context.sessions.end(session)
+        for server in view.servers:
+            self._context.in_background(server.upstream.close_session(session.key))
 
     def _session_of(
         self, exchange: Exchange, view: View, facts: HeadFacts
@@ -240,14 +262,33 @@ class LegacyEdge:
             return None
         token = facts.session
         if token is None:
-            return _STATELESS[revision], None
-        session = self._context.sessions.find(view.name, token)
+            return self._stateless_caller(revision, facts.principal), None
+        session = self._context.sessions.find(view.name, token, facts.principal)
         if session is None:
             exchange.respond(404, _transport_error(INVALID_REQUEST, "Session not found: initialize again"))
             return None
         return session.caller, session
 
-    def _initialize(self, exchange: Exchange, view: View, request: Request) -> None:
+    def _stateless_caller(self, revision: str, principal: str) -> Caller:
+        """Who sent no session id: curl, and clients of servers that keep no sessions."""
+        caller = self._stateless.get((revision, principal))
+        if caller is None:
+            if len(self._stateless) >= _KNOWN_CALLERS:
+                del self._stateless[next(iter(self._stateless))]
+            caller = self._stateless[revision, principal] = Caller(Era.LEGACY, revision, None, principal=principal)
+        return caller
+
+    def _open_session(
+        self, principal: str, view: View, revision: str, capabilities: bytes, client_info: bytes
+    ) -> bytes:
+        """See `Begin`."""
+        worker = self._context.worker
+        token = self._context.sessions.open(
+            view.name, revision, capabilities, client_info, worker=worker, principal=principal
+        )
+        return b"mcp-session-id: %b\r\n" % token.encode()
+
+    def _initialize(self, exchange: Exchange, view: View, request: Request, begin: Begin) -> None:
         asked = _InitializeParams.read(request)
         if asked is None:
             message = (
@@ -256,17 +297,14 @@ class LegacyEdge:
             exchange.respond(200, encode_error(request.id, INVALID_PARAMS, message, null_id=False))
             return
         revision = answer_to_initialize(asked.protocolVersion)
-        token = self._context.sessions.open(
-            view.name, revision, bytes(asked.capabilities), bytes(asked.clientInfo), self._context.worker
-        )
-        result = _initialize_result(view, revision)
-        exchange.respond(200, encode_result(request.id, result), headers=b"mcp-session-id: %b\r\n" % token.encode())
+        headers = begin(view, revision, bytes(asked.capabilities), bytes(asked.clientInfo))
+        exchange.respond(200, encode_result(request.id, _initialize_result(view, revision)), headers=headers)
 
-    def _initialize_listed(self, exchange: Exchange, request: Request, view: View | None) -> None:
+    def _initialize_listed(self, exchange: Exchange, request: Request, begin: Begin, view: View | None) -> None:
         if view is None:
             exchange.respond(404, _transport_error(METHOD_NOT_FOUND, "this view has just been removed"))
         else:
-            self._initialize(exchange, view, request)
+            self._initialize(exchange, view, request, begin)
 
     def _request(
         self,
@@ -307,7 +345,7 @@ class LegacyEdge:
         else:
             self._start_call(exchange, view, request, facts, rule, caller, session)
 
-    def _notification(self, notification: Notification, session: ClientSession | None) -> None:
+    def _notification(self, notification: Notification, view: View, session: ClientSession | None) -> None:
         if session is None:
             return  # without a session nobody can tell whose id it is
         params = notification.params
@@ -317,6 +355,9 @@ class LegacyEdge:
                 session.cancel(request_id)
         elif notification.method == "notifications/progress" and session.questions is not None:
             session.questions.progressed(params)
+        elif notification.method == "notifications/roots/list_changed":
+            for server in view.servers:
+                server.upstream.roots_changed(session.caller)
 
     def _set_level(self, exchange: Exchange, request: Request, session: ClientSession | None) -> None:
         level = name_of(request.params, "level")

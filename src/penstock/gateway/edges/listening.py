@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 
-from penstock.errors import ServerError
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.listeners import Listener
@@ -20,7 +19,8 @@ from penstock.gateway.sessions import ClientSession
 from penstock.gateway.subscriptions import Refusal
 from penstock.gateway.view import View
 from penstock.http.server import Exchange
-from penstock.protocol.errors import INVALID_REQUEST, METHOD_NOT_FOUND
+from penstock.protocol.envelopes import encode_error
+from penstock.protocol.errors import INVALID_REQUEST, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND
 from penstock.protocol.event_stream import encode_event
 from penstock.protocol.messages import Fault, Request
 from penstock.protocol.subscriptions import LIST_CHANGED, Filter, acknowledgement, read_filter
@@ -52,13 +52,11 @@ class Listening:
             return wanted
         if not facts.takes_stream:
             return _NO_STREAM
-        offered = _offered(view)
-        honoured = Filter(wanted.lists & offered.lists, wanted.uris if offered.uris else ())
-        listener = Listener(view.name, honoured.lists, None, request.id)
-        if honoured.uris:
-            self._context.in_background(self._open_with_resources(exchange, view, listener, honoured.uris))
+        if wanted.uris or self._context.is_pending(view):
+            task = exchange.spawn(self._open_later(exchange, view, request.id, wanted))
+            exchange.on_disconnect = task.cancel
         else:
-            self._open(exchange, listener)
+            self._open(exchange, Listener(view.name, wanted.lists & _offered(view).lists, None, request.id))
         return None
 
     def open_stream(self, exchange: Exchange, view: View, session: ClientSession) -> None:
@@ -94,6 +92,8 @@ class Listening:
 
     async def subscribe(self, view: View, session: ClientSession, uri: str) -> Refusal | None:
         """A legacy client's `resources/subscribe`."""
+        if session.is_over:  # ended by another request while this one waited for its turn
+            return Failure(INVALID_REQUEST, "the session has ended: initialize again", None, Era.LEGACY)
         listener = self.listener_of(view, session)
         if len(listener.uris) >= MAX_LEGACY_URIS and uri not in listener.uris:
             return Failure(
@@ -106,41 +106,50 @@ class Listening:
         if session.listener is not None:
             self._context.subscriptions.unsubscribe(session.listener, uri)
 
-    async def _open_with_resources(
-        self, exchange: Exchange, view: View, listener: Listener, uris: tuple[str, ...]
-    ) -> None:
+    async def _open_later(self, exchange: Exchange, view: View, request_id: bytes, wanted: Filter) -> None:
+        """What is offered is known once the servers were listed, and what is honoured once they were asked."""
+        listed = await self._context.listed_view(view.name) if self._context.is_pending(view) else view
+        if listed is None:
+            self._refuse_removed(exchange, request_id)
+            return
+        offered = _offered(listed)
+        listener = Listener(view.name, wanted.lists & offered.lists, None, request_id)
         try:
-            async with asyncio.timeout(SUBSCRIBE_SECONDS):
-                async with asyncio.TaskGroup() as group:
-                    for uri in uris:
-                        group.create_task(self._subscribe(view, listener, uri))
+            async with asyncio.timeout(SUBSCRIBE_SECONDS), asyncio.TaskGroup() as group:
+                for uri in wanted.uris if offered.uris else ():
+                    group.create_task(self._subscribe(listed, listener, uri))
         except TimeoutError:
             pass  # acknowledged are those that were had
         except BaseException:
             self._context.subscriptions.release(listener)
             raise
-        self._open(exchange, listener)
+        exchange.release()
+        if self._context.has_view(view.name):
+            self._open(exchange, listener)
+        else:
+            self._context.subscriptions.release(listener)
+            self._refuse_removed(exchange, request_id)
 
     def _open(self, exchange: Exchange, listener: Listener) -> None:
         context = self._context
-        if exchange.is_disconnected:
-            context.subscriptions.release(listener)
-            return
         assert listener.subscription_id is not None, "modern listeners have one"
         stream = listener.stream = exchange.open_stream()
         exchange.on_disconnect = lambda: context.subscriptions.release(listener)
+        exchange.request.body = b""  # it was read, and would be kept for as long as somebody listens
         honoured = Filter(listener.lists, tuple(listener.uris))
         stream.send(encode_event(acknowledgement(listener.subscription_id, honoured)))
         context.listeners.add(listener)
 
+    @staticmethod
+    def _refuse_removed(exchange: Exchange, request_id: bytes) -> None:
+        body = encode_error(request_id, METHOD_NOT_FOUND, "this view has just been removed", null_id=False)
+        exchange.respond(404, body)
+
     async def _subscribe(self, view: View, listener: Listener, uri: str) -> Refusal | None:
         route = view.find("resources/read", uri)
         if route is None:
-            return Failure(METHOD_NOT_FOUND, f"no server of this view has the resource {uri[:200]}", None, Era.LEGACY)
-        try:
-            return await self._context.subscriptions.subscribe(listener, route.server, uri)
-        except ServerError as error:
-            return error
+            return Failure(RESOURCE_NOT_FOUND, f"no server of this view has the resource {uri[:200]}", None, Era.LEGACY)
+        return await self._context.subscriptions.subscribe(listener, route.server, uri)
 
 
 def _offered(view: View) -> Filter:

@@ -112,7 +112,7 @@ class ModernEdge:
                 params[field] = known.route.name_json
                 self._send(exchange, request, facts, known.route, known.caller, None, known.headers)
                 return
-        judged = self._judge(exchange.request.headers, request)
+        judged = self._judge(exchange.request.headers, request, facts.principal)
         if isinstance(judged, Refusal):
             self._refuse(exchange, request.id, judged.code, judged.message, judged.data)
             return
@@ -132,7 +132,7 @@ class ModernEdge:
         else:
             self._refuse(exchange, request.id, METHOD_NOT_FOUND, f"Method not found: {request.method}")
 
-    def _judge(self, headers: dict[bytes, bytes], request: Request) -> Judged | Refusal:
+    def _judge(self, headers: dict[bytes, bytes], request: Request, principal: str) -> Judged | Refusal:
         """What `protocol.admission.admit` says, and who calls."""
         admitted = admit(headers, request)
         if isinstance(admitted, Refusal):
@@ -140,10 +140,10 @@ class ModernEdge:
         if admitted.rule.capability == TASKS_EXTENSION:
             return Refusal(METHOD_NOT_FOUND, "Method not found")
         meta = admitted.meta
-        key = bytes(request.params["_meta"])
+        key = principal.encode() + bytes(request.params["_meta"])
         caller = self._callers.get(key)
         if caller is None:
-            caller = Caller(Era.MODERN, meta.version, None, meta.capabilities, meta.client_info)
+            caller = Caller(Era.MODERN, meta.version, None, meta.capabilities, meta.client_info, principal)
             if not meta.rest and len(key) <= _MAX_KNOWN_META:
                 if len(self._callers) >= _KNOWN_CALLERS:
                     del self._callers[next(iter(self._callers))]

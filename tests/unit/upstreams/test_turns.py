@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from penstock.upstreams.stdio_turns import Habits, Turn, Turns
+from penstock.upstreams.turns import Habits, Turn, Turns
 
 
 def asking() -> Habits:

@@ -1,6 +1,6 @@
-"""One call at a time, with a stdio server that asks: its requests name no call, so only one may be at work.
+"""One call at a time, with a server that asks where nothing links its requests to calls: only one may be at work.
 
-Knows: which calls are at work, rest, or wait. Does not know: messages, processes.
+Knows: which calls are at work, rest, or wait. Does not know: messages, transports.
 Invariants, once a server is known to ask: at most one call is at work; those that wait begin in the order they came; a call
 that rests, as its client owes an answer, lets others work until the answer is there and its turn comes again, but only calls of
 its own principal, and none if the server was seen to ask several things of one call at different times. A server that never
@@ -16,7 +16,7 @@ from penstock.upstreams.interface import Heard
 
 
 class Habits:
-    """What is known of a server beyond one process of it."""
+    """What is known of a server beyond one conversation with it."""
 
     __slots__ = ("asks", "asks_in_parallel", "heard", "uris")
 
@@ -32,7 +32,7 @@ class Habits:
 
 
 class Turn:
-    """One call's part of a process's time."""
+    """One call's part of a server's time."""
 
     __slots__ = ("_is_over", "_turns", "_when_awake", "is_at_work", "principal")
 
@@ -80,7 +80,7 @@ class Turn:
 
 
 class Turns:
-    """The calls of one process."""
+    """The calls of one conversation."""
 
     __slots__ = ("_at_work", "_habits", "_is_granted", "_resting", "_returning", "_waiting")
 

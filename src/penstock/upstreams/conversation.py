@@ -1,18 +1,22 @@
-"""What is said over the pipes of one stdio server process, in either era.
+"""What is said over one wire to a server, in either era: the pipes of a process, or HTTP+SSE.
 
-Knows: message lines, our ids and progress tokens, calls in flight. Does not know: how the process is started, restarts.
-Invariants: each request has an id of ours that is never used twice; each call in flight is ended exactly once, by its
-answer, by the process's end, or by its cancellation; a notification reaches a call only if it can belong to no other.
+Knows: messages, our ids and progress tokens, calls in flight. Does not know: what carries the messages, how that begins, or
+begins again.
+Invariants: each request has an id of ours that is never used twice; each call in flight is ended exactly once, by its answer,
+by the wire's end, or by its cancellation; a notification reaches a call only if it can belong to no other, or to another of the
+same client.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
+from functools import partial
 from time import monotonic
 from typing import Final
 
 import msgspec
 
-from penstock.errors import ServerBusy, ServerError, ServerMisbehaved, ServerUnavailable
+from penstock.errors import ServerBusy, ServerError, ServerMisbehaved
 from penstock.protocol.envelopes import (
     decode,
     decode_batch,
@@ -25,15 +29,14 @@ from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.methods import INPUT_REQUESTS
-from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, subscription_of
+from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, UPDATED, subscription_of
 from penstock.protocol.versions import LATEST_MODERN, Era
-from penstock.upstreams.child_process import ChildProcess
-from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
+from penstock.upstreams.asking import AskingTurn
+from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw, Result, Sink
 from penstock.upstreams.log_levels import RANKS, is_wanted
 from penstock.upstreams.questions import Questions
-from penstock.upstreams.stdio_asking import AskingTurn
-from penstock.upstreams.stdio_settings import StdioSettings
-from penstock.upstreams.stdio_turns import Habits, Turn, Turns
+from penstock.upstreams.turns import Habits, Turn, Turns
+from penstock.upstreams.wire import Bounds, Wire
 
 _NO_META: Final = Raw(b"{}")
 _MAX_HELD: Final = 16
@@ -58,7 +61,7 @@ class Flight:
 
 
 class ConversationCounts(msgspec.Struct):
-    """What came and was of no use to a call; totals of one server, over all its processes."""
+    """What came and was of no use to a call; totals of one server, over all its conversations."""
 
     junk_lines: int = 0
     late_replies: int = 0
@@ -68,10 +71,13 @@ class ConversationCounts(msgspec.Struct):
     refused_requests: int = 0
 
 
-class StdioConversation:
-    """Requests and answers over one process, multiplexed."""
+class Conversation:
+    """Requests and answers over one wire, multiplexed."""
 
     __slots__ = (
+        "_advice",
+        "_bounds",
+        "_client",
         "_counts",
         "_habits",
         "_held",
@@ -83,19 +89,37 @@ class StdioConversation:
         "_pending",
         "_questions",
         "_server",
-        "_settings",
         "_turns",
-        "child",
+        "_wire",
         "complaint",
         "era",
+        "heard",
         "is_closing",
         "version",
     )
 
-    def __init__(self, server: str, settings: StdioSettings, counts: ConversationCounts, habits: Habits) -> None:
+    def __init__(
+        self,
+        server: str,
+        wire: Wire,
+        *,
+        bounds: Bounds,
+        counts: ConversationCounts,
+        habits: Habits,
+        advice: str,
+        client: Caller | None = None,
+    ) -> None:
+        """
+        Args:
+            advice: what to do when calls wait too long for their turn, as the end of a sentence.
+            client: whose conversation it is, if all calls are of one client session: then whatever the server says is for it.
+        """
         self._server = server
-        self._settings = settings
+        self._wire: Final = wire
+        self._bounds: Final = bounds
         self._counts = counts
+        self._advice = advice
+        self._client = client
         self._loop = asyncio.get_running_loop()
         self._pending: dict[bytes, Flight] = {}
         self._last_id = 0
@@ -103,25 +127,25 @@ class StdioConversation:
         self._log_level = len(LOG_LEVELS)
         self._habits = habits
         self._turns = Turns(habits)
-        self._questions = Questions(self._send_to_child, counts)
+        self._questions = Questions(self._tell, counts)
         self._held: list[Request] = []
         """Requests of the server that could be about any of several calls."""
         self._held_timer: asyncio.TimerHandle | None = None
-        self.child: ChildProcess | None = None
-        """Set as soon as there is a process; messages cannot come before."""
         self.era: Era = Era.MODERN
         self.version: str = LATEST_MODERN
         self.is_closing = False
         self.complaint: str = ""
-        """What the server did that made us end its process; empty while it behaves."""
+        """What the server did that made us end the wire; empty while it behaves."""
+        self.heard: Heard | None = None
+        """Takes what a legacy server says of changes in this very conversation; None: `Habits.heard` does."""
 
     def __repr__(self) -> str:
-        return f"<StdioConversation {self._server} {self.version} | in flight {len(self._pending)}>"
+        return f"<Conversation {self._server} {self.version} | in flight {len(self._pending)}>"
 
     @property
     def is_open(self) -> bool:
         """Whether requests can be written."""
-        return self.child is not None and self.child.is_writable and not self.complaint and not self.is_closing
+        return self._wire.is_writable and not self.complaint and not self.is_closing
 
     @property
     def in_flight(self) -> int:
@@ -135,8 +159,9 @@ class StdioConversation:
         Raises:
             ServerError: see `Upstream.call`.
         """
-        turn = None if call.hear is not None else self._turns.try_begin(call.caller.principal)
-        if turn is None and call.hear is None:
+        takes_turns = call.hear is None and self._client is None
+        turn = self._turns.try_begin(call.caller.principal) if takes_turns else None
+        if turn is None and takes_turns:
             turn = await self._wait_for_turn(call)
         try:
             params, token = self._params_of(call)
@@ -166,37 +191,41 @@ class StdioConversation:
 
         Raises:
             ServerBusy: too many calls are in flight, or the server does not read what it is sent.
-            ServerUnavailable: the process is gone.
+            ServerUnavailable: the wire is gone.
         """
-        child = self.child
-        if child is None or not self.is_open:
-            raise self.end_of_process()
-        if call is not None and len(self._pending) >= self._settings.max_in_flight:
+        wire = self._wire
+        if not self.is_open:
+            raise self.why_over()
+        if call is not None and len(self._pending) >= self._bounds.max_in_flight:
             raise ServerBusy(self._server, f"{len(self._pending)} calls are in flight, the most it is given at a time")
-        if child.unsent_bytes > self._settings.max_unsent_bytes:
-            raise ServerBusy(self._server, f"it does not read its input: {child.unsent_bytes} bytes wait to be read")
+        if wire.unsent_bytes > self._bounds.max_unsent_bytes:
+            raise ServerBusy(self._server, f"it does not read its input: {wire.unsent_bytes} bytes wait to be read")
         self._last_id += 1
         request_id = b"%d" % self._last_id
         if token is not None:
             params["_meta"] = self._meta_with_token(params.get("_meta"), request_id)
-        self._write(child, encode_request(request_id, method, params))
         flight = Flight(request_id, self._loop.create_future(), call, token)
         self._pending[request_id] = flight
+        message = one_line(encode_request(request_id, method, params))  # raw slices of a caller may be pretty-printed
+        wire.ask(message, partial(self._lost, flight), call.headers if call is not None else ())
         return flight
 
-    def subscribe_again(self) -> None:
-        """A new process of a legacy server knows of no subscription, and may list other things."""
-        for uri in self._habits.uris:
-            self.forget(self.send("resources/subscribe", {"uri": Raw(_encode_meta(uri))}))
-        if self._habits.heard is not None:
+    def begin_again(self, *, subscribes: bool) -> None:
+        """A new process of a legacy server may list other things, and knows of no subscription: tell, and subscribe again."""
+        uris = list(self._habits.uris) if subscribes else []
+        with contextlib.suppress(ServerBusy):  # one that does not even read what it is asked is not worth more
+            for uri in uris:
+                self.forget(self.send("resources/subscribe", {"uri": Raw(_encode_meta(uri))}))
+        heard = self._habits.heard
+        if heard is not None:
             for method in LIST_CHANGED.values():
-                self._habits.heard(method, {})
+                heard(method, {})
+            for uri in uris:
+                heard(UPDATED, {"uri": Raw(_encode_meta(uri))})
 
     def notify(self, method: str, params: dict[str, Raw]) -> None:
         """Write one notification; silently not, when the server is gone or does not read."""
-        child = self.child
-        if child is not None and child.unsent_bytes <= self._settings.max_unsent_bytes:
-            self._write(child, encode_notification(method, params))
+        self._tell(encode_notification(method, params))
 
     def cancel(self, flight: Flight, reason: bytes) -> None:
         """Forget a request and tell the server so; without effect when it was answered."""
@@ -210,29 +239,17 @@ class StdioConversation:
     def modern_meta(self, call: Call | None = None, rest: dict[str, Raw] | None = None) -> Raw:
         """`_meta` of a modern request: the caller's identity and capabilities, ours when nobody's call caused it."""
         if call is None:
-            return Raw(encode_modern_meta(self.version, self._settings.client_info, b"{}", rest))
+            return Raw(encode_modern_meta(self.version, self._bounds.client_info, b"{}", rest))
         caller = call.caller
         return Raw(encode_modern_meta(self.version, caller.client_info, caller.modern_capabilities, rest))
 
-    def end_of_process(self) -> ServerError:
-        """Why nothing can be asked of this process any more."""
-        if self.complaint:
-            return ServerMisbehaved(self._server, f"{self.complaint}; its process was ended and is started again")
-        child = self.child
-        if child is None or (self.is_closing and child.returncode is None):
-            return ServerUnavailable(self._server, "it is being stopped")
-        last_line = child.stderr.last_line()
-        said = f"; its last line on stderr: {last_line}" if last_line else "; it wrote nothing to stderr"
-        how = child.exit_words() if child.returncode is not None else "closed its input or output, or is being stopped"
-        return ServerUnavailable(self._server, f"its process {how}{said}")
+    def why_over(self) -> ServerError:
+        """Why nothing can be asked any more."""
+        return self._wire.why_over(self.complaint, is_closing=self.is_closing)
 
     def close(self) -> None:
-        """Nothing more is asked: we are about to end the process, or it has ended."""
+        """Nothing more is asked: we are about to end the wire, or it has ended."""
         self.is_closing = True
-        self.end()
-
-    def process_ended(self, _: asyncio.Future[None]) -> None:
-        """Callback of the child's end."""
         self.end()
 
     def end(self) -> None:
@@ -241,23 +258,24 @@ class StdioConversation:
         self._questions.close()
         pending, self._pending = self._pending, {}
         for flight in pending.values():
-            _fail(flight, self.end_of_process())
+            _fail(flight, self.why_over())
 
-    # what the child says
+    # what the server says
 
-    def line_received(self, line: bytes) -> None:
-        """Callback of the child."""
-        if self.era is Era.LEGACY and is_batch(line):
-            batch = decode_batch(line)  # revision 2025-03-26 lets a server send batches
+    def received(self, body: bytes) -> None:
+        """Callback of the wire: one message, or a batch where the era has them."""
+        if self.era is Era.LEGACY and is_batch(body):
+            batch = decode_batch(body)  # revision 2025-03-26 lets a server send batches
             messages: list[Message | Fault] = batch if isinstance(batch, list) else [batch]
         else:
-            messages = [decode(line)]
+            messages = [decode(body)]
         for message in messages:
             self._message_received(message)
 
-    def line_too_long(self) -> None:
-        """Callback of the child, which is being killed."""
-        self._give_up(f"it sent a line of more than {self._settings.line_bytes} bytes")
+    def give_up(self, complaint: str) -> None:
+        """The server breaks the rules: nothing more is asked over this wire, which has ended or is to be killed."""
+        self.complaint = self.complaint or complaint
+        self.end()
 
     def _message_received(self, message: Message | Fault) -> None:
         if type(message) is Reply:
@@ -289,13 +307,14 @@ class StdioConversation:
             return
         self._counts.junk_lines += 1
         self._junk_in_a_row += 1
-        if self._junk_in_a_row > self._settings.junk_lines and self.child is not None:
-            self._give_up(f"it wrote {self._junk_in_a_row} lines to stdout that are no messages")
-            self.child.kill()
+        if self._junk_in_a_row > self._bounds.junk_lines:
+            self.give_up(f"it wrote {self._junk_in_a_row} {self._wire.lines} that are no messages")
+            self._wire.kill()
 
-    def _give_up(self, complaint: str) -> None:
-        self.complaint = self.complaint or complaint
-        self.end()
+    def _lost(self, flight: Flight, error: ServerError) -> None:
+        """The request has not reached the server."""
+        if self._pending.pop(flight.id, None) is not None:
+            _fail(flight, error)
 
     def _notification_received(self, notification: Notification) -> None:
         if notification.method == "notifications/progress":
@@ -312,7 +331,7 @@ class StdioConversation:
     def _change_received(self, notification: Notification) -> None:
         """A legacy server just says it; a modern one says to whom."""
         if self.era is Era.LEGACY:
-            heard = self._habits.heard
+            heard = self.heard or self._habits.heard
         else:
             subscription = subscription_of(notification.params)
             flight = self._pending.get(subscription) if subscription is not None else None
@@ -333,13 +352,21 @@ class StdioConversation:
             flight.call.notify("notifications/progress", params | {PROGRESS_TOKEN: flight.token})
 
     def _log_received(self, params: dict[str, Raw]) -> None:
-        """A line of log carries no link to a call: it is that of the only call in flight, or of nobody."""
-        flight = self._only_flight()
+        """A line of log carries no link to a call: it is that of the only call it can be about, or of nobody."""
+        flight = self._flight_it_is_about()
         call = flight.call if flight is not None else None
-        if call is None or call.notify is None or not is_wanted(call, params):
+        sink = self._sink()
+        if call is not None and call.notify is not None and is_wanted(call, params):
+            call.notify("notifications/message", params)
+        elif call is None and sink is not None:
+            sink.notify("notifications/message", params)
+        else:
             self._counts.stray_logs += 1
-            return
-        call.notify("notifications/message", params)
+
+    def _sink(self) -> Sink | None:
+        """The own stream of the client whose conversation it is, if it listens."""
+        sink = self._client.sink if self._client is not None else None
+        return sink if sink is not None and sink.is_open else None
 
     def _request_received(self, request: Request) -> None:
         if self.era is Era.MODERN:
@@ -347,16 +374,18 @@ class StdioConversation:
                 1  # modern servers MUST NOT ask on stdout, and clients MUST NOT answer there
             )
         elif request.method not in INPUT_REQUESTS or not any(flight.call for flight in self._pending.values()):
-            self._questions.asked(request, None)
+            sink = self._sink()
+            self._questions.asked(request, sink.ask if sink is not None else None)
         else:
             self._habits.asks = True  # from now on there is only one call it can be about
             self._place(request)
 
     def _place(self, request: Request) -> None:
         """The request names no call: it is about the only one at work, or has to wait until there is only one."""
-        flight = self._only_flight()
-        if flight is not None and flight.call is not None and flight.turn is not None:
-            self._questions.asked(request, flight.turn.asking(flight.call.ask))
+        flight = self._flight_it_is_about()
+        if flight is not None and flight.call is not None:
+            turn, ask = flight.turn, flight.call.ask
+            self._questions.asked(request, ask if turn is None else turn.asking(ask))
         elif len(self._held) < _MAX_HELD:
             self._held.append(request)
             if self._held_timer is None:
@@ -377,8 +406,16 @@ class StdioConversation:
         for request in held:
             self._questions.asked(request, None)
 
-    def _only_flight(self) -> Flight | None:
-        """The call that is at work, if there is just one; if none is, the only one that rests."""
+    def _flight_it_is_about(self) -> Flight | None:
+        """The call that is at work, if there is just one; if none is, the only one that rests.
+
+        Of one client's calls the latest: it makes no difference to the client over which of them it hears something.
+        """
+        if self._client is not None:
+            calls = [
+                flight for flight in self._pending.values() if flight.call is not None and flight.call.hear is None
+            ]
+            return calls[-1] if calls else None
         flights = [flight for flight in self._pending.values() if flight.turn is not None]
         at_work = [flight for flight in flights if flight.turn is not None and flight.turn.is_at_work]
         found = at_work or flights
@@ -390,8 +427,8 @@ class StdioConversation:
         Raises:
             ServerBusy: too many wait, or the turn does not come.
         """
-        seconds = self._settings.turn_seconds
-        if self._turns.waiting >= self._settings.max_in_flight:
+        seconds = self._bounds.turn_seconds
+        if self._turns.waiting >= self._bounds.max_in_flight:
             raise ServerBusy(self._server, f"{self._turns.waiting} calls wait for their turn, the most that may")
         try:
             return await self._turns.begin(call.caller.principal, seconds)
@@ -399,7 +436,7 @@ class StdioConversation:
             raise ServerBusy(
                 self._server,
                 f"it asks clients, so it is given one call at a time, and the one before took longer than {seconds:g} s; "
-                f'give it more processes: servers.{self._server}.instances = N, or "per_session"',
+                f"{self._advice}",
             ) from None
 
     # inside
@@ -437,15 +474,10 @@ class StdioConversation:
         comma = b"" if body == b"{}" else b","
         return Raw(b'{"progressToken":' + request_id + comma + body[1:])
 
-    def _send_to_child(self, message: bytes) -> None:
-        """An answer to what the server asked; one that does not read needs none."""
-        child = self.child
-        if child is not None and child.unsent_bytes <= self._settings.max_unsent_bytes:
-            self._write(child, message)
-
-    @staticmethod
-    def _write(child: ChildProcess, message: bytes) -> None:
-        child.write(one_line(message) + b"\n")  # raw slices of a caller may be pretty-printed
+    def _tell(self, message: bytes) -> None:
+        """Something that awaits no answer; a server that does not read needs none."""
+        if self._wire.unsent_bytes <= self._bounds.max_unsent_bytes:
+            self._wire.tell(one_line(message))
 
 
 def _fail(flight: Flight, error: ServerError) -> None:

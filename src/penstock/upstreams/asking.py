@@ -1,4 +1,4 @@
-"""A call of a stdio server that asks: it rests while its client owes answers, and gets them when its turn comes again.
+"""A call of a server that asks: it rests while its client owes answers, and gets them when its turn comes again.
 
 Knows: one call's turn and its open questions. Does not know: messages, other calls.
 Invariant: while the call rests, no answer of its client reaches the server, so the server goes on with one call at a time.
@@ -8,7 +8,7 @@ import asyncio
 from typing import Final
 
 from penstock.upstreams.questions import Ask, Question, Reply
-from penstock.upstreams.stdio_turns import Habits, Turn
+from penstock.upstreams.turns import Habits, Turn
 
 GATHER_SECONDS: Final = 0.05
 """A server that asks several things at once does so within this time; only then others may work."""

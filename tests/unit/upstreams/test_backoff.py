@@ -1,4 +1,4 @@
-from penstock.upstreams.stdio_backoff import Backoff
+from penstock.upstreams.backoff import Backoff
 
 
 def new_backoff(random: float = 1.0) -> Backoff:
