@@ -223,15 +223,15 @@ async def test_calls_that_were_parked_at_a_dead_worker_are_told_so(at: str, tmp_
     config = server_tables({"child": [*STDIO_SERVER, tmp_path.name]}, protocol="2025-11-25") + DRAIN
     with Workers(tmp_path, config) as gateway:
         gateway.ready()
-        survivor = other(gateway)
-        async with gateway.client_at(gateway.owner() if at == "the owner" else survivor, "modern") as client:
+        owner, survivor = gateway.owner(), other(gateway)
+        async with gateway.client_at(owner if at == "the owner" else survivor, "modern") as client:
             client.capabilities = ELICITATION
             asked = (await client.call("child_asks")).body["result"]
             done = await retried(client, asked)
             assert json.loads(done.text) == {"action": "decline"}
             asked = (await client.call("child_asks")).body["result"]
-        os.kill(gateway.owner(), signal.SIGKILL)
-        await eventually(lambda: gateway.owner() and len(gateway.workers()) == 2, 2 * BACK_SECONDS, "it was back")
+        os.kill(owner, signal.SIGKILL)
+        await eventually(lambda: gateway.owner() not in {0, owner}, 2 * BACK_SECONDS, "it was back")
         async with gateway.client_at(survivor, "modern") as client:
             client.capabilities = ELICITATION
             said = await retried(client, asked)
@@ -341,7 +341,8 @@ async def test_a_second_signal_ends_all_at_once(gateway: Workers) -> None:
         started = time.monotonic()
         gateway.signal(signal.SIGTERM)
         for one in never:
-            assert isinstance(await outcome(one), RequestFailed)
+            said = await outcome(one)  # the child of one worker may be gone before the other is
+            assert said.error["code"] == 503 if isinstance(said, Said) else isinstance(said, RequestFailed)
         await asyncio.to_thread(gateway.wait, 10)
         assert time.monotonic() - started < 2.5
     await eventually(lambda: not gateway.left(), 4, "all ended")

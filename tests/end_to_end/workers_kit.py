@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.http.client import HttpClient
+from penstock.http.client import HttpClient, RequestFailed
 from tests.end_to_end.faults_kit import (
     STDIO_SERVER,
     Era,
@@ -81,7 +81,10 @@ class Workers(Gateway):
             for _ in range(64):
                 http = await stack.enter_async_context(HttpClient())
                 client = McpClient(http, self.url, era, session=session)
-                await http.get(f"http://{self.address}/health")
+                try:
+                    await http.get(f"http://{self.address}/health")
+                except RequestFailed:  # a worker that has just died had been given the connection
+                    continue
                 if self.worker_at(port_of(http)) == worker:
                     yield client
                     return
