@@ -317,6 +317,7 @@ class McpClient:
         self.url = url
         self.session = session
         self.initializations = 0
+        self.capabilities: dict[str, Any] = {}
         self._http = http
         self._ids = count(1)
 
@@ -338,7 +339,11 @@ class McpClient:
         return await self._post(headers, body, timeout)
 
     async def initialize(self) -> Said:
-        params = {"protocolVersion": REVISION["legacy"], "capabilities": {}, "clientInfo": _META_CLIENT}
+        params = {
+            "protocolVersion": REVISION["legacy"],
+            "capabilities": self.capabilities,
+            "clientInfo": _META_CLIENT,
+        }
         said = await self.request("initialize", params)
         self.initializations += 1
         self.session = said.headers["mcp-session-id"]
@@ -353,7 +358,7 @@ class McpClient:
         if self.session is not None:
             headers["mcp-session-id"] = self.session
         if self.era == "modern":
-            params = params | {"_meta": _META}
+            params = params | {"_meta": _META | {"io.modelcontextprotocol/clientCapabilities": self.capabilities}}
             headers["mcp-method"] = method
             if "name" in params:
                 headers["mcp-name"] = params["name"]

@@ -8,9 +8,10 @@ from typing import Final
 
 from penstock.config.settings import LimitsSettings, ServerConfig, Settings
 from penstock.gateway.admittance import Admittance
+from penstock.gateway.hops import CONNECTIONS
 from penstock.gateway.hosting import HostSettings
 from penstock.gateway.snapshot import ViewSettings
-from penstock.http.limits import MIB, ClientLimits, ServerLimits
+from penstock.http.limits import KIB, MIB, ClientLimits, ServerLimits
 from penstock.policies.deadline import DeadlineSettings
 
 _TAKEN_LISTEN: Final = ("allowed_hosts", "allowed_origins", "public_url")
@@ -75,6 +76,18 @@ def server_limits(limits: LimitsSettings) -> ServerLimits:
         reader_bytes_per_second=limits.reader_rate,
         linger_seconds=limits.linger,
         drain_seconds=limits.drain,
+    )
+
+
+def door_limits(limits: LimitsSettings) -> ServerLimits:
+    """What a worker takes of another: all that a client's largest request becomes on its way, over connections that rest."""
+    own = server_limits(limits)
+    return replace(
+        own,
+        header_bytes=own.header_bytes + 8 * KIB,
+        header_fields=own.header_fields + 16,
+        body_bytes=own.body_bytes + 64 * KIB,
+        idle_seconds=max(own.idle_seconds, 2 * CONNECTIONS.idle_seconds),
     )
 
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from penstock.assemble.conversions import server_limits, sibling_limits
+from penstock.assemble.conversions import door_limits, sibling_limits
 from penstock.clock import Clock
 from penstock.config.settings import LimitsSettings
 from penstock.control.admin import Admin, Reloaded
@@ -52,7 +52,7 @@ class Siblings:
         """Open the door for the others."""
         self._metrics, self._reload = admin.metrics, reload
         self._door = await HttpServer.start_at(
-            self._take, self._place.listener, limits=server_limits(self._limits), clock=self._clock
+            self._take, self._place.listener, limits=door_limits(self._limits), clock=self._clock
         )
         return self._door
 

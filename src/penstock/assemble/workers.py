@@ -47,11 +47,20 @@ def run_workers(settings: Settings, reload: Callable[[], Settings], options: Run
         mine = msgspec.structs.replace(options, place=place)
         if not place.is_first or place.is_restart:
             mine = msgspec.structs.replace(mine, on_ready=lambda _report: None)
-        if not place.is_first:
-            mine = msgspec.structs.replace(mine, on_listening=lambda _url, _admin: None)
+        has_started = False
+
+        def listening(url: str, admin: str) -> None:
+            nonlocal has_started
+            has_started = True
+            if place.is_first:
+                options.on_listening(url, admin)
+
+        mine = msgspec.structs.replace(mine, on_listening=listening)
         try:
             return process.run(with_ports(_newest(settings, reload, place)), lambda: with_ports(reload()), mine)
         except PenstockError as error:
+            if has_started:
+                raise
             failures.tell(error)
             if place.is_restart:
                 _log.error("worker %d cannot start: %s", place.index, error.message)

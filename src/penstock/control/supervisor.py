@@ -33,7 +33,7 @@ HEALTHY_SECONDS: Final = 10.0
 """A worker that ran this long is started again at once when it ends."""
 DELAYS_SECONDS: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 CANNOT_START: Final = 70
-"""Exit code of a worker that has said why it cannot start."""
+"""Exit code of a worker that has said why it cannot start; it is never that of one that could."""
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MAX_WORKERS: Final = 64
 LAST_SECONDS: Final = 5.0
@@ -71,6 +71,8 @@ class _Child:
         self.index: Final = index
         self.pid = 0
         self.started_at = 0.0
+        self.lives = 0
+        """How often it was started."""
         self.failures = 0
         self.start_at = 0.0
         """When it is to be started; 0.0 while it runs."""
@@ -95,8 +97,6 @@ class Supervisor:
         """Every worker but the first keeps the second one open, and so do we until it is time to end."""
         self._is_stopping = False
         self._kill_at = float("inf")
-        self._has_run = False
-        """A worker has run for a while: they can start."""
         self._exit_code = 0
 
     def __repr__(self) -> str:
@@ -131,7 +131,7 @@ class Supervisor:
             self._paths,
             alive=self._alive,
             others_gone=self._others_gone if child.index == 0 else -1,
-            is_restart=child.started_at > 0,
+            is_restart=child.lives > 0,
         )
         sys.stdout.flush()
         sys.stderr.flush()
@@ -142,6 +142,7 @@ class Supervisor:
             if pid == 0:
                 os._exit(self._be_worker(place))
             child.pid, child.started_at, child.start_at = pid, time.monotonic(), 0.0
+            child.lives += 1
 
     def _be_worker(self, place: WorkerPlace) -> int:
         code = 1
@@ -183,11 +184,10 @@ class Supervisor:
             if code != CANNOT_START:  # it was being started again, which nobody wants any more
                 self._exit_code = self._exit_code or max(code, 0)
             return
-        if code == CANNOT_START and not self._has_run:
+        if code == CANNOT_START and child.lives == 1:
             self._exit_code = code
             self._stop(signal.SIGTERM)
             return
-        self._has_run = True
         child.failures = 0 if lasted >= HEALTHY_SECONDS else child.failures + 1
         delay = DELAYS_SECONDS[min(child.failures, len(DELAYS_SECONDS) - 1)]
         child.start_at = time.monotonic() + delay
@@ -199,8 +199,6 @@ class Supervisor:
         for child in self._children:
             if not child.pid and child.start_at and now >= child.start_at:
                 self._start(child)
-            if child.pid and now - child.started_at > 1.0:
-                self._has_run = True
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:

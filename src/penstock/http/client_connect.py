@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from penstock.http.client_connection import ClientConnection
 from penstock.http.client_messages import ConnectionLost
-from penstock.http.client_url import Origin
+from penstock.http.client_url import DEFAULT_PORTS, Origin
 from penstock.http.limits import ClientLimits
 
 _QUEUE_SECONDS: Final = 0.01
@@ -57,12 +57,12 @@ async def connect_over(sock: socket.socket, origin: Origin, *, limits: ClientLim
 
 
 async def connect_unix(path: Path, *, limits: ClientLimits) -> ClientConnection:
-    """A connection to who listens at that path.
+    """A connection to the worker that listens at that path; its errors call it by the file's name.
 
     Raises:
         ConnectionLost: nobody does.
     """
-    origin = Origin("http", path.name, 0)
+    origin = Origin("http", f"worker-{path.stem}", DEFAULT_PORTS["http"])
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(limits.connect_seconds):
@@ -76,7 +76,7 @@ async def connect_unix(path: Path, *, limits: ClientLimits) -> ClientConnection:
                     await asyncio.sleep(_QUEUE_SECONDS)
     except OSError as error:  # TimeoutError is one
         why = _why(error, limits.connect_seconds)
-        raise ConnectionLost(f"cannot connect to {path}: {why}", unprocessed=True) from error
+        raise ConnectionLost(f"cannot connect to {origin}: {why}", unprocessed=True) from error
 
 
 class _Opening:

@@ -47,26 +47,30 @@ def merged(pages: Sequence[bytes]) -> bytes:
     values: dict[bytes, float] = {}
     order: list[bytes] = []
     for page in pages:
-        for line in page.splitlines():
-            if line.startswith(b"#"):
-                if line not in values:
-                    values[line] = 0.0
-                    order.append(line)
+        for line in page.split(b"\n"):  # not `splitlines`: names may hold any other line break
+            key, value = (line, 0.0) if line.startswith(b"#") else _sample(line)
+            if not key:
                 continue
-            name, _, number = line.rpartition(b" ")
-            if not name:
-                continue
-            if name not in values:
-                order.append(name)
-                values[name] = float(number)
-            elif name.startswith(_SAME_FOR_ALL):
-                values[name] = max(values[name], float(number))
+            if key not in values:
+                order.append(key)
+                values[key] = value
+            elif key.startswith(_SAME_FOR_ALL):
+                values[key] = max(values[key], value)
             else:
-                values[name] += float(number)
+                values[key] += value
     lines = _in_families(order)
     return b"".join(
         b"%b\n" % (key if key.startswith(b"#") else b"%b %b" % (key, _number(values[key]))) for key in lines
     )
+
+
+def _sample(line: bytes) -> tuple[bytes, float]:
+    """Name with labels, and value; no name when it is no sample."""
+    name, _, number = line.rpartition(b" ")
+    try:
+        return name, float(number)
+    except ValueError:
+        return b"", 0.0
 
 
 def _in_families(order: list[bytes]) -> list[bytes]:

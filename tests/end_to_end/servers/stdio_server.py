@@ -31,6 +31,15 @@ def slow(message: Message) -> None:
     timer.start()
 
 
+def asks(message: Message) -> None:
+    """Ask the client, as legacy servers do; `main` answers the call with what it says."""
+    question = f"q-{message['id']}"
+    ASKED[question] = message
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}}
+    params = {"mode": "form", "message": "Who?", "requestedSchema": schema}
+    say({"jsonrpc": "2.0", "id": question, "method": "elicitation/create", "params": params})
+
+
 def never(_message: Message) -> None:
     """No answer at all."""
 
@@ -86,9 +95,11 @@ def endless_lines(_message: Message) -> None:
 FAULTS: dict[str, Callable[[Message], None]] = {
     fault.__name__: fault
     for fault in (
-        slow, never, dies, is_killed, closes_stdout, wrong_id, malformed, no_object, endless_line, endless_lines,
+        slow, asks, never, dies, is_killed, closes_stdout, wrong_id, malformed, no_object, endless_line, endless_lines,
     )
 }  # fmt: skip
+ASKED: dict[str, Message] = {}
+"""Calls that wait for their client, by the questions' ids."""
 TOOLS = ["echo", "pid", *FAULTS]
 
 
@@ -97,7 +108,9 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for line in sys.stdin:
         message = json.loads(line)
-        if message.get("method") != "tools/call":
+        if "method" not in message and message.get("id") in ASKED:
+            answer: Message | None = text_result(ASKED.pop(message["id"]), json.dumps(message.get("result")))
+        elif message.get("method") != "tools/call":
             answer = answer_without_tools(message, TOOLS)
         else:
             answer = plain_tool(message)

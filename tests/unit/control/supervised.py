@@ -80,6 +80,15 @@ def cannot_start(place: WorkerPlace) -> int:
     return serves(place) if place.is_first else CANNOT_START
 
 
+def cannot_start_slowly(place: WorkerPlace) -> int:
+    """It takes the first one a while to find out, in which the others serve."""
+    if not place.is_first:
+        return serves(place)
+    say("start", place.index, os.getpid())
+    time.sleep(1.5)
+    return CANNOT_START
+
+
 def cannot_start_again(place: WorkerPlace) -> int:
     say("start", place.index, os.getpid())
     return CANNOT_START if place.is_restart else serves(place)

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 import ssl
+import tempfile
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from penstock.http.client_connect import _Opening, _why, connect
+from penstock.http.client_connect import _Opening, _why, connect, connect_unix
 from penstock.http.client_connection import ClientConnection
 from penstock.http.client_messages import ConnectionLost
 from penstock.http.client_url import Origin
@@ -247,3 +249,47 @@ async def test_address_families_take_turns() -> None:
     opening = _Opening(Origin("http", "x.example", 80), LIMITS, None)
     opening._loop = Loop()  # type: ignore[assignment]
     assert await opening._addresses() == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "192.0.2.3"]
+
+
+# --- Unix sockets ---
+
+
+async def test_nobody_at_a_path_is_said_without_the_path(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConnectionLost, match=r"^cannot connect to http://worker-3: No such file or directory$"
+    ) as caught:
+        await connect_unix(tmp_path / "3.sock", limits=LIMITS)
+    assert caught.value.unprocessed
+
+
+async def test_a_full_queue_is_waited_for() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
+        path = Path(folder) / "0.sock"
+        listener.bind(str(path))
+        listener.listen(0)
+        fill_queue(path, stack)
+        waiting = asyncio.create_task(connect_unix(path, limits=LIMITS))
+        await asyncio.sleep(0)
+        stack.enter_context(listener.accept()[0])
+        (await waiting).close()
+
+
+async def test_a_queue_that_stays_full_is_an_error_in_time() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
+        path = Path(folder) / "0.sock"
+        listener.bind(str(path))
+        listener.listen(0)
+        fill_queue(path, stack)
+        with pytest.raises(ConnectionLost, match=r"no connection within 0\.05 s"):
+            await connect_unix(path, limits=ClientLimits(connect_seconds=0.05))
+
+
+def fill_queue(path: Path, stack: ExitStack) -> None:
+    """Connect until nobody is let in any more."""
+    while True:
+        sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+        sock.setblocking(False)
+        try:
+            sock.connect(str(path))
+        except BlockingIOError:
+            return

@@ -3,7 +3,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.telemetry.cells import CellRegistry
-from penstock.telemetry.exposition import BOUNDS_US, Gauge, render
+from penstock.telemetry.exposition import BOUNDS_US, Gauge, merged, render
 from penstock.telemetry.histogram import bucket_of, upper_bound
 
 
@@ -44,3 +44,82 @@ def test_without_calls_the_page_is_still_one() -> None:
 def test_every_bound_is_the_end_of_a_bucket() -> None:
     assert all(upper_bound(bucket_of(bound)) == bound + 1 for bound in BOUNDS_US)
     assert list(BOUNDS_US) == sorted(set(BOUNDS_US))
+
+
+# --- of several workers ---
+
+
+def page_of(*calls: tuple[str, str, int], gauges: tuple[Gauge, ...] = ()) -> bytes:
+    """Of one worker: server, tool and number of calls that went well."""
+    cells = CellRegistry()
+    for server, tool, count in calls:
+        for _ in range(count):
+            cells.cell(server, "tools/call", tool).record("ok", 0.000_050, 0.010)
+    return render(cells, gauges)
+
+
+def test_what_workers_count_is_added_up() -> None:
+    pages = [page_of(("weather", "now", 2)), page_of(("weather", "now", 3)), page_of(("weather", "now", 5))]
+    assert samples(merged(pages)) == samples(page_of(("weather", "now", 10)))
+
+
+def test_what_only_one_has_stands_with_its_metric() -> None:
+    page = merged([page_of(("a", "x", 1)), page_of(("a", "x", 1), ("b", "with { braces } and spaces", 4))])
+    families = [line.split()[2] for line in page.decode().splitlines() if line.startswith("# TYPE")]
+    assert len(families) == len(set(families))
+    for family in text_string_to_metric_families(page.decode()):
+        assert family.samples, family.name
+        assert {sample.labels["tool"] for sample in family.samples} == {"x", "with { braces } and spaces"}
+    assert (
+        samples(page)[
+            "penstock_calls_total",
+            (
+                ("method", "tools/call"),
+                ("outcome", "ok"),
+                ("server", "b"),
+                ("tool", "with { braces } and spaces"),
+            ),
+        ]
+        == 4
+    )
+
+
+def test_a_histogram_that_only_a_later_page_has_is_whole() -> None:
+    later = page_of(("a", "x", 3))
+    assert samples(merged([page_of(), later])) == samples(later)
+
+
+def test_what_is_the_same_for_all_is_not_added_up() -> None:
+    def gauges(generation: float, ready: float, sessions: float) -> tuple[Gauge, ...]:
+        return (
+            Gauge("penstock_generation", "Number.", lambda: [("", generation)]),
+            Gauge("penstock_server_ready", "Ready.", lambda: [("a", ready)], "server"),
+            Gauge("penstock_sessions", "Sessions.", lambda: [("", sessions)]),
+        )
+
+    found = samples(merged([page_of(gauges=gauges(3, 0, 2)), page_of(gauges=gauges(4, 1, 5))]))
+    assert found["penstock_generation", ()] == 4
+    assert found["penstock_server_ready", (("server", "a"),)] == 1
+    assert found["penstock_sessions", ()] == 7
+
+
+def test_names_of_tools_may_hold_what_separates_lines_elsewhere() -> None:
+    tool = "odd\rname\x0b\x1c \u2028\n# TYPE x"
+    found = samples(merged([page_of(("a", tool, 1)), page_of(("a", tool, 2))]))
+    assert {dict(labels)["tool"] for _, labels in found} == {tool}
+    assert (
+        found["penstock_calls_total", (("method", "tools/call"), ("outcome", "ok"), ("server", "a"), ("tool", tool))]
+        == 3
+    )
+
+
+def test_one_page_or_none_is_one_too() -> None:
+    page = page_of(("a", "x", 2))
+    assert samples(merged([page])) == samples(page)
+    assert merged([]) == b""
+    assert samples(merged([page, b""])) == samples(page)
+
+
+def test_a_page_that_is_cut_off_costs_its_last_line_alone() -> None:
+    page = page_of(("a", "x", 2))
+    assert samples(merged([page, b'penstock_calls_total{server="a\nnothing of ours\n\n'])) == samples(page)
