@@ -238,6 +238,22 @@ async def test_calls_that_were_parked_at_a_dead_worker_are_told_so(at: str, tmp_
             assert said.error["code"] == -32602
 
 
+@pytest.mark.parametrize("asked_at", ["the owner", "the other"])
+async def test_a_call_is_taken_up_by_whichever_worker_its_client_comes_back_to(asked_at: str, tmp_path: Path) -> None:
+    config = server_tables({"child": [*STDIO_SERVER, tmp_path.name]}, protocol="2025-11-25") + DRAIN
+    with Workers(tmp_path, config) as gateway:
+        gateway.ready()
+        first, second = gateway.owner(), other(gateway)
+        if asked_at == "the other":
+            first, second = second, first
+        async with gateway.client_at(first, "modern") as client, gateway.client_at(second, "modern") as later:
+            client.capabilities = later.capabilities = ELICITATION
+            asked = (await client.call("child_asks")).body["result"]
+            assert json.loads((await retried(later, asked)).text) == {"action": "decline"}
+            said = await retried(client, asked)
+            assert said.error["code"] == -32602, "it was taken up already"
+
+
 async def retried(client: McpClient, asked: dict[str, object]) -> Said:
     questions = asked["inputRequests"]
     assert isinstance(questions, dict)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from penstock.config.settings import LimitsSettings, ServerConfig, Settings
+from penstock.control.supervisor import WorkerPlace
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.hops import CONNECTIONS
 from penstock.gateway.hosting import HostSettings
@@ -19,8 +20,8 @@ _TAKEN_LIMITS: Final = ("call_idle", "call_total", "list", "drain")
 """What of these sections a reload takes up; see `admittance_of`, `host_settings`, and the draining of the process."""
 
 
-def host_settings(config: ServerConfig, limits: LimitsSettings) -> HostSettings:
-    """What the gateway needs of one server's configuration."""
+def host_settings(config: ServerConfig, limits: LimitsSettings, place: WorkerPlace | None = None) -> HostSettings:
+    """What the gateway needs of one server's configuration; stdio servers belong to the first worker."""
     return HostSettings(
         name=config.name,
         transport="stdio" if config.command is not None else "http",
@@ -29,6 +30,7 @@ def host_settings(config: ServerConfig, limits: LimitsSettings) -> HostSettings:
         deadline=DeadlineSettings(config.timeout or limits.call_idle, limits.call_total),
         forward_headers=tuple(name.lower().encode() for name in config.forward_headers),
         list_seconds=limits.list,
+        is_elsewhere=config.command is not None and place is not None and not place.is_first,
     )
 
 

@@ -180,7 +180,7 @@ class _Process:
 
     def _plans(self, settings: Settings, factory: UpstreamFactory) -> dict[str, ServerPlan]:
         plans = {
-            name: ServerPlan(host_settings(config, settings.limits), factory.opener(config))
+            name: ServerPlan(host_settings(config, settings.limits, self._options.place), factory.opener(config))
             for name, config in settings.servers.items()
             if config.enabled
         }

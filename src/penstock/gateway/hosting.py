@@ -39,6 +39,8 @@ class HostSettings(msgspec.Struct, frozen=True):
     """Lower-case names of client headers this server may see."""
     list_seconds: float = 10.0
     """How long a client's list request waits for a server that was never listed before."""
+    is_elsewhere: bool = False
+    """Whether another worker has it: what that one has sealed and judged passes through as it is."""
 
 
 class HostedServer:

@@ -32,6 +32,7 @@ from penstock.protocol.methods import INPUT_REQUESTS
 from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, UPDATED, subscription_of
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.asking import AskingTurn
+from penstock.upstreams.conversation_flight import ConversationCounts, Flight
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw, Result, Sink
 from penstock.upstreams.log_levels import RANKS, is_wanted
 from penstock.upstreams.questions import Questions
@@ -43,32 +44,6 @@ _MAX_HELD: Final = 16
 _HOLD_SECONDS: Final = 5.0
 """How long a request of the server may wait until it is clear whose call it is about."""
 _encode_meta = msgspec.json.Encoder().encode
-
-
-class Flight:
-    """A request that was written and is not answered yet."""
-
-    __slots__ = ("call", "future", "id", "token", "turn")
-
-    def __init__(self, request_id: bytes, future: asyncio.Future[Reply], call: Call | None, token: Raw | None) -> None:
-        self.id: Final = request_id
-        self.future: Final = future
-        self.call: Final = call
-        self.token: Final = token
-        """The caller's own progress token."""
-        self.turn: AskingTurn | None = None
-        """A client's call has one."""
-
-
-class ConversationCounts(msgspec.Struct):
-    """What came and was of no use to a call; totals of one server, over all its conversations."""
-
-    junk_lines: int = 0
-    late_replies: int = 0
-    stray_progress: int = 0
-    stray_logs: int = 0
-    other_notifications: int = 0
-    refused_requests: int = 0
 
 
 class Conversation:

@@ -22,7 +22,8 @@ from penstock.protocol.client_capabilities import declared
 from penstock.protocol.messages import Message, Notification
 from penstock.protocol.versions import LATEST_LEGACY, Era
 from penstock.upstreams.backoff import Backoff
-from penstock.upstreams.conversation import Conversation, ConversationCounts
+from penstock.upstreams.conversation import Conversation
+from penstock.upstreams.conversation_flight import ConversationCounts
 from penstock.upstreams.interface import Answer, Call, Caller, Description, Raw
 from penstock.upstreams.legacy_sse_settings import LegacySseSettings
 from penstock.upstreams.legacy_sse_wire import SseForgotten, SseWire

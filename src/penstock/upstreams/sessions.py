@@ -104,6 +104,18 @@ class LegacySession:
         self.log_rank = len(LOG_LEVELS)
         """The most talkative log level set so far."""
 
+    def hang_up(self) -> None:
+        """Nothing is sent in it any more; what it holds and is held by is let go of, so that no cycle keeps it."""
+        self.is_over = True
+        listening, questions = self.listening, self.questions
+        self.listening = self.questions = self.side = None
+        if listening is not None:
+            listening.cancel()
+        if questions is not None:
+            questions.close()
+        if self.on_lost is not None:
+            self.on_lost()
+
     @property
     def in_flight(self) -> int:
         """Calls under way."""

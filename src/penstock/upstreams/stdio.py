@@ -17,7 +17,7 @@ from penstock.errors import ServerBusy, ServerUnavailable
 from penstock.protocol.client_capabilities import EVERYTHING, Askable
 from penstock.protocol.versions import Era
 from penstock.upstreams.child_guard import ChildGuard
-from penstock.upstreams.conversation import ConversationCounts
+from penstock.upstreams.conversation_flight import ConversationCounts
 from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Description, Failure, Heard, Raw
 from penstock.upstreams.modern_feed import ModernFeed
 from penstock.upstreams.stdio_handshake import EraMemory

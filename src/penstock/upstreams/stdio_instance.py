@@ -25,7 +25,8 @@ from penstock.upstreams.child_process import (
     StopTimes,
     child_environment,
 )
-from penstock.upstreams.conversation import Conversation, ConversationCounts
+from penstock.upstreams.conversation import Conversation
+from penstock.upstreams.conversation_flight import ConversationCounts
 from penstock.upstreams.interface import Description
 from penstock.upstreams.stdio_eras import Agreement
 from penstock.upstreams.stdio_handshake import EraMemory, Handshake, wait_for_any

@@ -206,7 +206,7 @@ class LegacyHttp:
         if not session.is_over:
             self._counts.lost_sessions += 1
             self._book.remove(session)
-            _hang_up(session)
+            session.hang_up()
 
     def sweep(self) -> None:
         """End sessions nobody used for long."""
@@ -217,7 +217,7 @@ class LegacyHttp:
     def forget(self) -> None:
         """The server is another one than before: its sessions mean nothing now."""
         for session in self._book.take_all():
-            _hang_up(session)
+            session.hang_up()
         self._in_background(self._pools.close())
         self._book.issues_ids = None
 
@@ -299,7 +299,7 @@ class LegacyHttp:
     async def _end(self, session: LegacySession) -> None:
         """Tell the server that a session is over."""
         was_over = session.is_over
-        _hang_up(session)
+        session.hang_up()
         if session.id is None or was_over:
             return
         head = self._link.delete_head + session.head + b"\r\n"
@@ -491,16 +491,3 @@ def _ignore(_method: str, _params: dict[str, Raw]) -> None:
 
 def _until_any(_: object) -> bool:
     return True
-
-
-def _hang_up(session: LegacySession) -> None:
-    """Nothing is sent in it any more; what it holds and is held by is let go of, so that no cycle keeps it."""
-    session.is_over = True
-    listening, questions = session.listening, session.questions
-    session.listening = session.questions = session.side = None
-    if listening is not None:
-        listening.cancel()
-    if questions is not None:
-        questions.close()
-    if session.on_lost is not None:
-        session.on_lost()

@@ -1,6 +1,7 @@
 """Settings become bounds and openers: nothing that can be written down is lost on the way."""
 
 import dataclasses
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from penstock.config.settings import (
     Settings,
     ViewConfig,
 )
+from penstock.control.supervisor import WorkerPlace
 from penstock.errors import ConfigError
 from penstock.gateway.gateway import GatewaySettings
 from penstock.http.limits import ClientLimits, ServerLimits
@@ -193,3 +195,12 @@ def test_a_reload_names_what_it_does_not_take_up() -> None:
     assert waiting_for_start(before, taken) == []
     more = Settings(listen=replace(listen, tls_cert="cert.pem"), limits=replace(taken.limits, body_bytes=5, sessions=6))
     assert waiting_for_start(before, more) == ["listen.tls_cert", "limits.body_bytes", "limits.sessions"]
+
+
+def test_what_a_stdio_server_seals_is_left_to_the_worker_that_has_it() -> None:
+    child, web = ServerConfig(name="s", command=("true",)), ServerConfig(name="h", url="http://127.0.0.1:9")
+    with socket.socket() as listener:
+        for index, config, wanted in [(0, child, False), (1, child, True), (1, web, False)]:
+            place = WorkerPlace(index, 2, listener, (Path("0"), Path("1")), -1)
+            assert host_settings(config, LimitsSettings(), place).is_elsewhere is wanted
+    assert not host_settings(child, LimitsSettings()).is_elsewhere

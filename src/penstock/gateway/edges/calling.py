@@ -143,6 +143,11 @@ class RunningCall:
         return self._request_id
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether another worker has the server."""
+        return self._route.server.settings.is_elsewhere
+
+    @property
     def server(self) -> str:
         """Name of the server that is called."""
         return self._route.server.name

@@ -249,7 +249,7 @@ class ModernDialogue:
         for request in asked.requests.values():
             if (needed := missing(self._declared(call), request.method, request.params)) is not None:
                 return _lacks(needed)
-        if asked.state is None:
+        if asked.state is None or self._running.is_elsewhere:
             return result
         if len(asked.state) > MAX_SERVER_STATE:
             return ServerMisbehaved(

@@ -45,6 +45,8 @@ def retried(
 ) -> Retry | Elsewhere | Fault | None:
     """The parked call a retry takes up; None when it is to be sent to its server, as `request.params` are then."""
     params = request.params
+    if route.server.settings.is_elsewhere:
+        return None  # the worker that has the server has sealed what there is, and opens it
     responses, token = read_responses(params), read_state(params)
     if isinstance(responses, Fault):
         return responses
