@@ -36,7 +36,8 @@ class Server:
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method != b"POST":
-            self._sessions.pop(request.headers.get(b"mcp-session-id", b""), None)
+            if request.method == b"DELETE":
+                self._sessions.pop(request.headers.get(b"mcp-session-id", b""), None)
             exchange.respond(200 if request.method == b"DELETE" else 405)
             return
         message = json.loads(request.body)
