@@ -169,6 +169,8 @@ class Conversation:
         """
         if self.era is not Era.LEGACY or not self.is_open:
             return False
+        if not asking.is_at_work and not self._habits.asks_in_parallel:
+            return False  # it awaits an answer, and so asks nothing else
         self._refuse_held()
         try:
             ping = self.send("ping", {})
