@@ -92,19 +92,32 @@ async def test_news_of_a_list_come_when_the_list_is_there(care: Care) -> None:
     assert len(host.listing.items(TOOLS)) == 1
 
 
-async def test_a_change_during_the_listing_is_fetched_by_another_one(care: Care) -> None:
+async def test_a_listing_that_began_before_the_change_is_not_enough(care: Care) -> None:
     host = await held(care)
     gate = asyncio.Event()
     care.upstream.every_call = Step(wait_for=gate)
     listing = care.catalogue.refresh(host)
     care.upstream.announce(CHANGED)
     await advance(care, 0.1)
-    care.upstream.announce(CHANGED)
+    assert care.listings == 1
     gate.set()
     await listing
-    before = care.listings
     await heard_out(care)
-    assert care.listings > before - 1
+    assert care.listings == 3  # the first, the one under way, and one for the change
+    assert len(care.news) == 1
+
+
+async def test_a_change_while_the_lists_are_fetched_for_another_is_fetched_by_one_more(care: Care) -> None:
+    host = await held(care)
+    gate = asyncio.Event()
+    care.upstream.every_call = Step(wait_for=gate)
+    care.upstream.announce(CHANGED)
+    await advance(care, 0.1)
+    await until(lambda: host.refreshing is not None)
+    care.upstream.announce(CHANGED)
+    gate.set()
+    await heard_out(care)
+    assert care.listings == 3
     assert len(care.news) == 2
 
 
