@@ -100,7 +100,7 @@ class Console:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, command: str) -> str:
-        """What the command prints, stderr included, without a newline at the end.
+        """What the command prints, stderr included, without a newline at the end, without what `scripts/prepare` says.
 
         A `serve` and what ends in ` &` go on running until the end.
 
@@ -108,7 +108,7 @@ class Console:
             Failed: it did not start or did not end in time.
         """
         said = self._to_document(self._run(self._from_document(command)))
-        return "\n".join(line.rstrip() for line in said.rstrip("\n").split("\n"))
+        return "\n".join(line.rstrip() for line in said.rstrip("\n").split("\n") if not line.startswith("prepare: "))
 
     def _run(self, command: str) -> str:
         if command.startswith("scripts/serve") and not self._has_gateway:
