@@ -182,8 +182,9 @@ class Actor:
             await pending.vanish()
             return
         asked = self._let_pass(await pending.answer(40))["result"]
+        self._check("inputRequests" in asked, str(asked))
         replies = {}
-        for key, request in asked["inputRequests"].items():
+        for key, request in asked.get("inputRequests", {}).items():
             self._check_question(request, text)
             replies[key] = self._reply(request["method"], how)
         if how == "abandons":
