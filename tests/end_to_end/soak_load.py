@@ -33,11 +33,12 @@ class Refused(Exception):
 class Mix:
     """Runs activities until it is stopped."""
 
-    def __init__(self, url: str, servers: Sequence[str], *, seed: int, actors: int) -> None:
+    def __init__(self, url: str, servers: Sequence[str], *, seed: int, actors: int, rest_seconds: float) -> None:
+        """`rest_seconds`: the longest a client waits between two visits."""
         self.url, self.servers = url, tuple(servers)
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
-        self._seed, self._actors = seed, actors
+        self._seed, self._actors, self._rest_seconds = seed, actors, rest_seconds
         self._tasks: list[asyncio.Task[None]] = []
         self._is_stopping = False
 
@@ -69,7 +70,7 @@ class Mix:
             async with HttpClient() as http:  # its connections end with it, in whatever state they are
                 for _ in range(chance.randrange(1, 4)):
                     await self._play(Actor(self, http, chance, chance.choice(ERAS), chance.choice(self.servers)))
-                    await asyncio.sleep(chance.random() * 0.05)
+                    await asyncio.sleep(chance.random() * self._rest_seconds)
 
     async def _play(self, actor: "Actor") -> None:
         """One client's visit."""
