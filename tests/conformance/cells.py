@@ -5,6 +5,7 @@ streamable HTTP alone, so the fixtures' other transports have no direct cells; t
 """
 
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
 MEASURED_TRANSPORTS: Final = ("http", "stdio", "sse")
 """Transports to the server with cells in the table."""
 
+PAGE: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
 EXPECTED: Final = Path(__file__).with_name("expected.toml")
 NOT_RUN: Final = Outcome(passed=False, problems=("the scenario did not run",))
 SUITES_AT_ONCE: Final = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
@@ -129,6 +131,13 @@ def expectations() -> dict[str, Expectation]:
         absent = {scenario: str(reason) for scenario, reason in tree.get(name.split()[0], {}).items()}
         found[name] = Expectation(int(tree[name]["required"]), waiting, absent)
     return found
+
+
+def page(results: Sequence[CellResult], text: str) -> str:
+    """The page with its table as it came out; `text` is what the page says now."""
+    return re.sub(
+        r"^\| client → server .*?\n(?!\|)", lambda _: table(results) + "\n", text, flags=re.MULTILINE | re.DOTALL
+    )
 
 
 def run_cells(cells: Sequence[Cell], folder: Path, workers: int = 1) -> Iterator[CellResult]:
