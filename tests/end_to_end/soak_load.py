@@ -55,13 +55,18 @@ class Mix:
         await asyncio.gather(*self._tasks)
 
     async def once_each(self) -> None:
-        """Each era calls each server, so that what is opened once and kept is there before anything is measured."""
+        """Each era calls each server, so that what is opened once and kept is there before anything is measured.
+
+        Each server asks once, too, before several calls are at work on it: whose its very first question is could not be told
+        then (docs/decisions/015).
+        """
         async with HttpClient() as http:
             for era in ERAS:
                 for server in self.servers:
                     actor = Actor(self, http, random.Random(0), era, server)
                     await actor.open()
                     await actor.calls()
+                    await actor.asked("answers")
                     await actor.leave()
 
     async def _act(self, number: int) -> None:
@@ -167,9 +172,9 @@ class Actor:
                 self._check(params["data"] == text, str(params))
                 self._check(LEVELS.index(params["level"]) >= LEVELS.index(level), str(params))
 
-    async def asked(self) -> None:
+    async def asked(self, how: str = "") -> None:
         text, kinds = self._text(), self.chance.sample(KINDS, self.chance.randrange(1, 4))
-        how = self.chance.choices(("answers", "refuses", "abandons", "vanishes"), (6, 2, 1, 1))[0]
+        how = how or self.chance.choices(("answers", "refuses", "abandons", "vanishes"), (6, 2, 1, 1))[0]
         pending = self._call("ask", text, kinds=kinds)
         if self.client.era == "modern":
             await self._asked_modern(pending, text, kinds, how)
