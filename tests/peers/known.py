@@ -8,9 +8,6 @@ from typing import Final, NamedTuple
 NEWS_OF_A_SESSION: Final = (
     "the server tells only the session in which something was changed; Penstock subscribes in a session of its own"
 )
-LISTS_BY_CAPABILITY: Final = (
-    "the server shows tools by what its client can; Penstock's session for lists declares no capabilities over HTTP"
-)
 NEWS_ON_A_CALL: Final = "the server tells of the change on the call's own stream, where Penstock drops it"
 LOGS_UNDECLARED: Final = (
     "the server declares no logging, so a legacy client sets no level, and Penstock asks a modern server for no logs"
@@ -37,7 +34,6 @@ KNOWN: Final = (
     Known(NEWS_OF_A_SESSION, ("sdk-sse",), ("tools-changed",)),
     Known(NEWS_ON_A_CALL, ("fastmcp",), ("tools-changed",), "legacy"),
     Known(NEWS_ON_A_CALL, ("fastmcp-legacy",), ("tools-changed",)),
-    Known(LISTS_BY_CAPABILITY, ("everything-http", "everything-sse", "all"), ("list",)),
     Known(LOGS_UNDECLARED, ("sdk-stdio", "sdk-modern"), ("log",), "legacy"),
 )
 

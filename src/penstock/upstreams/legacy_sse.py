@@ -24,7 +24,7 @@ from penstock.protocol.versions import LATEST_LEGACY, Era
 from penstock.upstreams.backoff import Backoff
 from penstock.upstreams.conversation import Conversation
 from penstock.upstreams.conversation_flight import ConversationCounts
-from penstock.upstreams.interface import Answer, Call, Caller, Description, Raw
+from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Description, Raw
 from penstock.upstreams.legacy_sse_settings import LegacySseSettings
 from penstock.upstreams.legacy_sse_wire import SseForgotten, SseWire
 from penstock.upstreams.sessions import Key, SessionBook
@@ -254,15 +254,16 @@ class LegacySse:
         await self._wait_for_next_attempt()
         began_at = self._clock.now()
         is_own = key[0] == "own"
+        is_ours = key == PENSTOCK.shared_key  # what is asked there says nothing of how calls are to be made
         wire = SseWire(self._link, self._settings, self._count_dropped)
         talk = Conversation(
             self._link.name,
             wire,
             bounds=self._settings,
             counts=self._counts,
-            habits=self._habits,
+            habits=Habits() if is_ours else self._habits,
             advice=_ADVICE,
-            client=caller if is_own else None,
+            client=caller if is_own or is_ours else None,
         )
         talk.era = Era.LEGACY
         wire.received, wire.on_over = talk.received, talk.end

@@ -98,7 +98,7 @@ class LegacySession:
         """Those under way, by our id."""
         self.is_over = False
         """Nothing can be sent in it any more."""
-        self.listening: asyncio.Task[None] | None = None
+        self.listening: asyncio.Task[Any] | None = None
         """To what its server says beside the calls."""
         self.last_used = 0.0
         self.log_rank = len(LOG_LEVELS)

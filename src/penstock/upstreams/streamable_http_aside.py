@@ -11,7 +11,7 @@ from typing import Final
 
 from penstock.protocol.messages import Message, Notification, Request
 from penstock.protocol.meta import PROGRESS_TOKEN
-from penstock.protocol.subscriptions import CAPABILITY_OF
+from penstock.protocol.subscriptions import CAPABILITY_OF, UPDATED
 from penstock.upstreams.interface import Call, Heard, Raw, Sink
 from penstock.upstreams.log_levels import is_wanted
 from penstock.upstreams.questions import Ask
@@ -54,7 +54,7 @@ class Aside:
         return call.ask if call is not None else None
 
     def _notified(self, method: str, params: dict[str, Raw]) -> None:
-        if method in CAPABILITY_OF:
+        if method in CAPABILITY_OF or method == UPDATED:
             self._heard(method, params)
         elif method == "notifications/progress":
             self._progressed(params)

@@ -7,8 +7,9 @@ import pytest
 
 from penstock.clock import FakeClock
 from penstock.errors import NeedsAuthorization, ServerBusy, ServerMisbehaved, ServerUnavailable
+from penstock.protocol.client_capabilities import EVERYTHING, declared
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Caller, Failure, Result
+from penstock.upstreams.interface import PENSTOCK, Answer, Caller, Failure, Result
 from penstock.upstreams.pool import PoolSettings
 from penstock.upstreams.questions import Question
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
@@ -424,15 +425,16 @@ class TestChanges:
             await upstream.describe()
             upstream.hear(lambda method, params: heard.append((method, params.get("uri"))))
             assert await upstream.subscribe("x://1") is None
+            ours = next(one for one in script.streams if any(m.rpc == "resources/subscribe" for m in one.messages))
             await upstream.call(call_of(caller("own")))
             await until(lambda: _is_listening(upstream))
             for stream in script.streams:
                 await stream.say(method="notifications/tools/list_changed")
-            await script.streams[0].say(method="notifications/resources/updated", params={"uri": "x://1"})
+            await ours.say(method="notifications/resources/updated", params={"uri": "x://1"})
             await until(lambda: len(heard) == 2)
             assert [method.rpartition("/")[2] for method, _ in heard] == ["list_changed", "updated"]
-            script.streams[0].line.close()
-            await until(lambda: upstream.state()["sessions"] == 1)
+            ours.line.close()
+            await until(lambda: upstream.state()["sessions"] == 2)
             await until(lambda: not _is_listening(upstream))
             await clock.advance(1.5)
             await until(lambda: len(server.all("resources/subscribe")) == 2)
@@ -441,6 +443,32 @@ class TestChanges:
             assert len(heard) == 2 + 3 + 1
             await upstream.unsubscribe("x://1")
             assert len(server.all("resources/unsubscribe")) == 1
+
+    async def test_the_conversation_that_lists_declares_all_there_is_and_refuses_what_it_is_asked(self) -> None:
+        script = SseScript(echo)
+        async with serving(script, path="/sse") as (_, upstream):
+            assert stream_of(await upstream.call(call_of(PENSTOCK))) == 0
+            (asked,) = said_in(script, "initialize")
+            assert asked.body["params"]["capabilities"] == json.loads(declared(EVERYTHING, "2025-11-25"))
+            script.on_message = silent
+            task = asyncio.create_task(upstream.call(call_of(PENSTOCK)))
+            for at_work in (False, True):
+                refused = await script.streams[0].ask(f"q-{at_work}", "roots/list")
+                assert refused["error"]["code"] == -32601
+                await until(lambda: len(said_in(script, "tools/call")) == 2)
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def test_what_is_asked_where_it_is_listed_makes_nobody_wait_for_a_turn(self) -> None:
+        script = SseScript(silent)
+        async with serving(script, path="/sse") as (_, upstream):
+            tasks = [asyncio.create_task(upstream.call(call_of(PENSTOCK)))]
+            await until(lambda: script.streams and said_in(script, "tools/call"))
+            await script.streams[0].ask("q", "roots/list")
+            tasks += [asyncio.create_task(upstream.call(call_of(MODERN))) for _ in range(2)]
+            await until(lambda: len(script.streams) == 2 and len(said_in(script, "tools/call", 1)) == 2)
+            for task in tasks:
+                task.cancel()
 
     async def test_a_resource_that_cannot_be_subscribed_to_is_refused_in_the_servers_words(self) -> None:
         async def refuse(asked: Asked, stream: Stream) -> None:

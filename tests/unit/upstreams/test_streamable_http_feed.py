@@ -1,6 +1,7 @@
 """Changes at HTTP servers of either era: sessions that are lost, streams that are refused, eras that change."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ import pytest
 
 from penstock.clock import FakeClock
 from penstock.errors import ServerUnavailable
+from penstock.protocol.client_capabilities import EVERYTHING, declared
 from penstock.protocol.subscriptions import LIST_CHANGED, UPDATED
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import PENSTOCK, Caller, Failure, Result
@@ -188,6 +190,46 @@ async def test_what_a_legacy_server_says_on_its_stream_is_told_and_nothing_else(
         assert repr(server.upstream._feed) == "<LegacyFeed peer listening | 0 resources>"
 
 
+async def test_the_session_that_lists_is_listened_to_before_it_lists_and_by_one_stream() -> None:
+    async with server_of(Era.LEGACY) as server:
+        await server.upstream.call(call_of(PENSTOCK))
+        assert [asked.rpc for asked in server.scripted.asked][-2:] == ["GET", "tools/call"]
+        server.upstream.hear(server.heard)
+        assert await server.upstream.subscribe("a://1") is None
+        await server.say(UPDATED, uri="a://1")
+        await until(lambda: server.methods == [UPDATED])
+        assert len(server.gets) == 1
+
+
+async def test_the_session_that_lists_declares_all_there_is_and_refuses_what_it_is_asked() -> None:
+    async with server_of(Era.LEGACY) as server:
+        await server.upstream.call(call_of(PENSTOCK))
+        (asked,) = server.asked("initialize")
+        assert asked.body["params"]["capabilities"] == json.loads(declared(EVERYTHING, "2025-11-25"))
+        for method in ("roots/list", "sampling/createMessage", "elicitation/create"):
+            await server.lines[0].write(chunk(b"data: " + rpc(id=method, method=method) + b"\n\n"))
+            refused = await server.scripted.wait_for(f"-> {method}")
+            assert refused.body["error"]["code"] == -32601
+            assert refused.headers["mcp-session-id"] == "s-1"
+
+
+async def test_callers_that_declare_all_there_is_do_not_share_the_session_that_lists() -> None:
+    async with server_of(Era.LEGACY) as server:
+        able = Caller(Era.MODERN, "2026-07-28", None, PENSTOCK.capabilities, PENSTOCK.client_info)
+        for caller in (PENSTOCK, able, Caller(Era.MODERN, "2026-07-28", None), PENSTOCK):
+            await server.upstream.call(call_of(caller))
+        used = [asked.headers["mcp-session-id"] for asked in server.asked("tools/call")]
+        assert used == ["s-1", "s-2", "s-3", "s-1"]
+
+
+async def test_a_modern_server_is_asked_for_its_lists_by_somebody_who_can_do_everything() -> None:
+    async with server_of(Era.MODERN) as server:
+        await server.upstream.call(call_of(PENSTOCK))
+        (asked,) = server.asked("tools/call")
+        told = asked.body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"]
+        assert told == json.loads(declared(EVERYTHING, "2026-07-28"))
+
+
 @pytest.mark.parametrize("era", Era)
 async def test_hearing_twice_listens_once_and_the_last_one_hears(era: Era) -> None:
     async with heard(era) as server:
@@ -237,8 +279,7 @@ async def test_a_session_that_a_call_finds_lost_is_listened_to_anew_at_once() ->
         server.known.clear()  # its stream stays open, as with some servers
         assert isinstance(await server.upstream.call(call_of(PENSTOCK)), Result)
         await server.until(lambda: any(asked.headers["mcp-session-id"] == "s-2" for asked in server.gets))
-        await until(lambda: len(server.lines) == 1)
-        assert set(server.methods) == set(EVERY_LIST)
+        await server.until(lambda: len(server.lines) == 1 and set(server.methods) == set(EVERY_LIST))
 
 
 async def test_a_stream_that_ended_is_opened_again_in_the_same_session_and_everything_counts_as_changed() -> None:
@@ -299,10 +340,9 @@ async def test_a_server_that_is_away_for_a_while_is_heard_again_and_everything_c
         await server.until(lambda: server.clock.now() > 1_020)
         server.heard.items.clear()
         server.is_down = False
-        await server.until(lambda: len(server.lines) == 1)
+        await server.until(lambda: len(server.lines) == 1 and set(server.methods) == {*EVERY_LIST, UPDATED})
         assert server.gets[-1].headers["mcp-session-id"] == server.sessions[-1]
         assert server.asked("resources/subscribe")[-1].headers["mcp-session-id"] == server.sessions[-1]
-        assert set(server.methods) == {*EVERY_LIST, UPDATED}
 
 
 async def test_a_resource_that_is_not_answered_does_not_keep_the_others_from_being_heard(
@@ -313,7 +353,7 @@ async def test_a_resource_that_is_not_answered_does_not_keep_the_others_from_bei
         await asyncio.gather(*(server.upstream.subscribe(f"a://{number}") for number in range(40)))
         server.subscribe = http(503)
         server.forget()
-        await server.until(lambda: len(server.lines) == 1)
+        await server.until(lambda: len(server.lines) == 1 and LIST_CHANGED["tools"] in server.methods)
         assert len([line for line in caplog.messages if "does not tell of updates of a://" in line]) == 40
         await server.say(LIST_CHANGED["tools"])
         await until(lambda: server.methods.count(LIST_CHANGED["tools"]) >= 2)
