@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 NEWS_OF_A_SESSION: Final = (
     "the server tells only the session in which something was changed; Penstock subscribes in a session of its own"
 )
-NEWS_ON_A_CALL: Final = "the server tells of the change on the call's own stream, where Penstock drops it"
 LOGS_UNDECLARED: Final = (
     "the server declares no logging, so a legacy client sets no level, and Penstock asks a modern server for no logs"
 )
@@ -32,8 +31,6 @@ PROBE_NEWS_SECONDS: Final = 0.3
 KNOWN: Final = (
     Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http", "everything-sse"), ("updated",)),
     Known(NEWS_OF_A_SESSION, ("sdk-sse",), ("tools-changed",)),
-    Known(NEWS_ON_A_CALL, ("fastmcp",), ("tools-changed",), "legacy"),
-    Known(NEWS_ON_A_CALL, ("fastmcp-legacy",), ("tools-changed",)),
     Known(LOGS_UNDECLARED, ("sdk-stdio", "sdk-modern"), ("log",), "legacy"),
 )
 

@@ -178,7 +178,7 @@ class StreamableHttpUpstream:
 
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
-        self._heard = self._legacy_http.listening.heard = heard
+        self._heard = self._legacy_http.listening.heard = self._modern.heard = heard
         if self._feed is None and self._reopening is None and not self._is_closed:
             self._feed = self._open_feed()
 

@@ -448,8 +448,9 @@ class LegacyHttp:
         task.add_done_callback(self._background.discard)
 
     def reception(self, request_id: bytes, session: LegacySession | None, call: Call | None) -> Reception:
-        questions = session.questions if session is not None else None
-        return Reception(self._link.name, request_id, Era.LEGACY, self._counts, call=call, questions=questions)
+        questions, heard = (session.questions if session is not None else None), self.listening.tell
+        name, counts = self._link.name, self._counts
+        return Reception(name, request_id, Era.LEGACY, counts, call=call, questions=questions, heard=heard)
 
     def _next_id(self) -> bytes:
         self._last_id += 1
