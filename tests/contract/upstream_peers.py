@@ -303,13 +303,13 @@ def over_sse(era: Era) -> OpenPeer:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Peer]:
-        cancelled, subscribed = asyncio.Event(), set[str]()
+        cancelled, subscribed = asyncio.Event(), dict[sse_kit.Stream, set[str]]()
 
         async def on_message(asked: Asked, stream: sse_kit.Stream) -> None:
             if asked.rpc == "notifications/cancelled":
                 cancelled.set()
             if asked.rpc in CHANGING:
-                await _change(asked, stream, subscribed)
+                await _change(asked, stream, subscribed.setdefault(stream, set()))
             if asked.rpc != "tools/call":
                 return
             name, token = asked.body["params"]["name"], asked.body["params"].get("_meta", {}).get("progressToken")
@@ -328,11 +328,11 @@ def over_sse(era: Era) -> OpenPeer:
 
         async def announce(method: str, params: dict[str, Any]) -> None:
             for each in server.streams:
-                if not each.ended.is_set():
+                if not each.ended.is_set() and params.get("uri") in [None, *subscribed.get(each, ())]:
                     await each.say(method=method, params=params)
 
         async def now_subscribed() -> set[str]:
-            return subscribed
+            return set().union(*subscribed.values())
 
         async with serving(server, path="/sse") as (_, upstream):
             yield Peer(upstream, era, _waiter(cancelled), announce, now_subscribed)

@@ -6,7 +6,8 @@ Knows: the names of servers, operations and eras. Does not know: how anything is
 from typing import Final, NamedTuple
 
 NEWS_OF_A_SESSION: Final = (
-    "the server tells only the session in which something was changed; Penstock subscribes in a session of its own"
+    "the server tells only the session in which it was subscribed to and changed; a modern client has none, so its calls go "
+    "over sessions of a pool, and what it subscribes to is subscribed to in the gateway's own"
 )
 LOGS_UNDECLARED: Final = (
     "the server declares no logging, so a legacy client sets no level, and Penstock asks a modern server for no logs"
@@ -29,8 +30,7 @@ PROBE_SECONDS: Final = 0.8
 PROBE_NEWS_SECONDS: Final = 0.3
 
 KNOWN: Final = (
-    Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http", "everything-sse"), ("updated",)),
-    Known(NEWS_OF_A_SESSION, ("sdk-sse",), ("tools-changed",)),
+    Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http", "everything-sse"), ("updated",), "modern"),
     Known(LOGS_UNDECLARED, ("sdk-stdio", "sdk-modern"), ("log",), "legacy"),
 )
 

@@ -6,7 +6,7 @@ them (`Answer.era`), so that a call between two sides of one era is never re-enc
 Knows: raw JSON slices. Does not know: HTTP of the client's side, views, policies.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
@@ -36,6 +36,17 @@ class Sink(Protocol):
 
     def notify(self, method: str, params: "dict[str, msgspec.Raw]") -> None:
         """A server logs outside any call. Must not raise or block."""
+
+    def subscriptions(self, server: str) -> Iterable[str]:
+        """The resources of that server it has subscribed to."""
+        ...
+
+    def hear_apart(self, uri: str, *, apart: bool) -> None:
+        """Whether it hears of that resource by `updated` alone, or by what is told to all."""
+
+    def updated(self, uri: str) -> bool:
+        """A resource, or a part of one, was updated; False when it does not hear apart of it. Must not raise or block."""
+        ...
 
 
 _UNASKED: Final = "the gateway"
@@ -259,6 +270,17 @@ class QuickUpstream(Protocol):
         None: nothing was sent; use `Upstream.call`. Cancelling what is returned does what cancelling `call` does.
         """
         ...
+
+
+@runtime_checkable
+class SubscribesApart(Protocol):
+    """An upstream some of whose servers tell of a resource only in the session that has subscribed to it, or has changed it."""
+
+    async def subscribe_apart(self, caller: Caller, uri: str) -> None:
+        """Subscribe in that caller's own session too, if it has one; of what is heard there its `sink` is told."""
+
+    async def unsubscribe_apart(self, caller: Caller, uri: str) -> None:
+        """Stop that; whatever the server says."""
 
 
 class Upstream(Protocol):

@@ -10,6 +10,7 @@ Source: basic/transports of 2025-03-26, 2025-06-18 and 2025-11-25; basic/lifecyc
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Message
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Sink
+from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw
 from penstock.upstreams.log_levels import log_rank
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.sessions import STATELESS, ExclusiveSessions, Key, LegacySession, SessionBook
@@ -91,7 +92,7 @@ class LegacyHttp:
             settings=settings.exclusive_sessions,
             clock=clock,
         )
-        self.listening: Final = SessionListening(link, settings, counts, clock, self.lose)
+        self.listening: Final = SessionListening(link, settings, counts, clock, lose=self.lose, carry=self._carry)
         self._background: set[asyncio.Task[None]] = set()
         self._last_id = 0
         self.version = LATEST_LEGACY
@@ -184,6 +185,18 @@ class LegacyHttp:
         """Whether a refused stream means that the server does not know the session any more."""
         return session.id is not None and (refusal.status == 404 or speaks_of_session(refusal))
 
+    async def subscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`."""
+        session = await self.session_for(caller)
+        if session.own is not None:
+            await session.own.subscribe(uri)
+
+    async def unsubscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`."""
+        session = self._book.find(self._book.key_for(caller), self._clock.now())
+        if session is not None and session.own is not None:
+            await session.own.unsubscribe(uri)
+
     def roots_changed(self, caller: Caller) -> None:
         """Tell the session of that caller alone, if it has one."""
         key = self._book.key_for(caller)
@@ -251,21 +264,21 @@ class LegacyHttp:
         session.side = SessionSide(self, session)
         session.post_head = self._link.post_head + head
         try:
-            await self._settle_in(session, caller.sink if is_own else None)
+            await self._settle_in(session, caller if is_own else None)
         except BaseException:
             self._book.remove(session)
             self._in_background(self._end(session))
             raise
         return session
 
-    async def _settle_in(self, session: LegacySession, sink: Sink | None) -> None:
+    async def _settle_in(self, session: LegacySession, client: Caller | None) -> None:
         await self._tell(session, encode_notification("notifications/initialized", {}), strict=True)
         if session.is_exclusive:
             self._book.issues_ids = True
         else:
             for surplus in self._book.add(session, self._clock.now()):
                 self._in_background(self._end(surplus))
-        await self.listening.listen(session, sink)
+        await self.listening.listen(session, client)
 
     async def _end(self, session: LegacySession) -> None:
         """Tell the server that a session is over."""
@@ -448,7 +461,10 @@ class LegacyHttp:
         task.add_done_callback(self._background.discard)
 
     def reception(self, request_id: bytes, session: LegacySession | None, call: Call | None) -> Reception:
-        questions, heard = (session.questions if session is not None else None), self.listening.tell
+        questions: Questions | None = None
+        heard: Heard | None = None
+        if session is not None:
+            questions, heard = session.questions, partial(self.listening.tell, session=session)
         name, counts = self._link.name, self._counts
         return Reception(name, request_id, Era.LEGACY, counts, call=call, questions=questions, heard=heard)
 

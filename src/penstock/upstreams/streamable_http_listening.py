@@ -8,13 +8,16 @@ Source: 2025-11-25 basic/transports, "Listening for Messages from the Server".
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from penstock.clock import Clock
 from penstock.http.client import Response
 from penstock.protocol.messages import Message, Request
-from penstock.upstreams.interface import PENSTOCK, Heard, Raw, Sink
+from penstock.protocol.subscriptions import UPDATED
+from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Heard, Raw
+from penstock.upstreams.own_subscriptions import OwnSubscriptions
 from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.streamable_http_aside import Aside
 from penstock.upstreams.streamable_http_feed import Stream
@@ -29,7 +32,7 @@ Task = asyncio.Task[Response | None]
 class SessionListening:
     """Opens the streams of one server's sessions."""
 
-    __slots__ = ("_clock", "_counts", "_link", "_lose", "_ours", "_settings", "heard")
+    __slots__ = ("_carry", "_clock", "_counts", "_link", "_lose", "_ours", "_settings", "heard")
 
     def __init__(
         self,
@@ -37,11 +40,18 @@ class SessionListening:
         settings: StreamableHttpSettings,
         counts: HttpCounts,
         clock: Clock,
+        *,
         lose: Callable[[LegacySession], None],
+        carry: Callable[[LegacySession, Call], Awaitable[Answer]],
     ) -> None:
-        """`lose` is told of a session the server does not know any more."""
+        """
+        Args:
+            lose: told of a session the server does not know any more.
+            carry: sends a request in a session.
+        """
         self._link, self._settings, self._counts, self._clock = link, settings, counts, clock
         self._lose: Final = lose
+        self._carry: Final = carry
         self.heard: Heard = _ignore
         """Takes what the server says of changes."""
         self._ours: tuple[SessionStream, Task] | None = None
@@ -50,23 +60,31 @@ class SessionListening:
     def __repr__(self) -> str:
         return f"<SessionListening {self._link.name}>"
 
-    def tell(self, method: str, params: dict[str, Raw]) -> None:
-        """A session has heard of a change."""
-        self.heard(method, params)
+    def tell(self, method: str, params: dict[str, Raw], session: LegacySession) -> None:
+        """A session has heard of a change. What its client has subscribed to in it is for that client alone."""
+        if method != UPDATED or session.own is None or not session.own.heard(params):
+            self.heard(method, params)
 
-    async def listen(self, session: LegacySession, sink: Sink | None) -> None:
+    async def listen(self, session: LegacySession, client: Caller | None) -> None:
         """Hear what the server says beside the calls, from the first call on; without, if it takes too long or is refused.
 
-        `sink`: of the client the session belongs to; None when it belongs to nobody for long.
+        `client`: whose session it is; None when it belongs to nobody for long.
         """
         if session.id is None or (session.key[0] == "shared" and session.key != PENSTOCK.shared_key):
             return  # one that many callers share: what names no call could be about any of them
+        sink = client.sink if client is not None else None
         aside = Aside(session, sink, self.tell, self._counts)
         stream = SessionStream(self._link, session, aside.take, settings=self._settings, clock=self._clock)
-        task = asyncio.get_running_loop().create_task(self._listen_on(session, stream))
-        session.listening = task
+        task = session.listening = asyncio.get_running_loop().create_task(self._listen_on(session, stream))
         if session.key == PENSTOCK.shared_key:
             self._ours = stream, task
+        await self._until_open(stream, task)
+        if client is not None and sink is not None and stream.is_open.is_set() and not task.done():
+            own = session.own = OwnSubscriptions(self._link.name, client, sink, partial(self._carry, session))
+            stream.missed = own.missed
+            own.renew()
+
+    async def _until_open(self, stream: SessionStream, task: Task) -> None:
         is_open = asyncio.ensure_future(stream.is_open.wait())
         try:
             await asyncio.wait(
@@ -101,6 +119,9 @@ class SessionListening:
         refusal = await stream.run()
         if refusal is not None and refusal.status == 404:
             self._lose(session)
+        if session.own is not None:
+            session.own.close()
+            session.own = None
         return refusal
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from penstock.clock import FakeClock
 from penstock.protocol.subscriptions import LIST_CHANGED
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import PENSTOCK
+from penstock.upstreams.interface import PENSTOCK, Caller, Raw
+from penstock.upstreams.questions import Question
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
 from tests.unit.upstreams.scripted_http import (
     Asked,
@@ -39,6 +40,8 @@ class Server:
         self.known: set[str] = set()
         self.lines: list[Line] = []
         """Streams that are open, oldest first."""
+        self.streams: dict[str, Line] = {}
+        """The latest stream of each session."""
         self.get: bytes | None = None
         """How GET is answered; None: with a stream."""
         self.listen: bytes | None = None
@@ -92,7 +95,10 @@ class Server:
         if self.issues_ids and asked.headers.get("mcp-session-id") not in self.known:
             return http(404)
         if asked.method == "GET":
-            return self.get if self.get is not None else await self._stream(line, OPEN)
+            if self.get is not None:
+                return self.get
+            self.streams[asked.headers["mcp-session-id"]] = line
+            return await self._stream(line, OPEN)
         if asked.method == "DELETE":
             self.known.discard(asked.headers["mcp-session-id"])
             return http(200)
@@ -117,6 +123,10 @@ class Server:
 
     async def say(self, method: str, **params: Any) -> None:
         await self.lines[-1].write(chunk(b"data: " + rpc(method=method, params=params) + b"\n\n"))
+
+    async def say_in(self, session: str, method: str, **params: Any) -> None:
+        """On one session's stream."""
+        await self.streams[session].write(chunk(b"data: " + rpc(method=method, params=params) + b"\n\n"))
 
     def end_stream(self) -> None:
         self.lines.pop().close()
@@ -170,3 +180,31 @@ async def heard(era: Era = Era.LEGACY, **settings: Any) -> AsyncIterator[Server]
         await it.hear()
         await it.listened()
         yield it
+
+
+class OwnStream:
+    """A legacy client's own stream, and what it has subscribed to."""
+
+    def __init__(self, *uris: str) -> None:
+        self.uris, self.apart, self.told = list(uris), set[str](), list[str]()
+        self.is_open = True
+        self.caller = Caller(Era.LEGACY, "2025-11-25", "own", b"{}", b'{"name":"old","version":"1"}')
+        self.caller.sink = self
+
+    def ask(self, question: Question) -> None:
+        """Is never asked."""
+
+    def notify(self, method: str, params: dict[str, Raw]) -> None:
+        """Takes no logs."""
+
+    def subscriptions(self, server: str) -> list[str]:
+        assert server == "peer"
+        return self.uris
+
+    def hear_apart(self, uri: str, *, apart: bool) -> None:
+        (self.apart.add if apart else self.apart.discard)(uri)
+
+    def updated(self, uri: str) -> bool:
+        if uri in self.apart:
+            self.told.append(uri)
+        return uri in self.apart
