@@ -6,6 +6,7 @@ it was not processed in the first.
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
@@ -178,7 +179,7 @@ class StreamableHttpUpstream:
 
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
-        self._heard = self._legacy_http.heard = heard
+        self._heard = self._legacy_http.listening.heard = self._legacy_sse.heard = self._modern.heard = heard
         if self._feed is None and self._reopening is None and not self._is_closed:
             self._feed = self._open_feed()
 
@@ -196,6 +197,19 @@ class StreamableHttpUpstream:
             await asyncio.wait((self._reopening,))
         if self._feed is not None:
             await self._feed.unsubscribe(uri)
+
+    async def subscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`: where the session is the caller's own."""
+        if self._choice[caller.era] is Era.LEGACY and self._legacy.binds(caller):
+            with contextlib.suppress(
+                PenstockError
+            ):  # it is told what the gateway hears, and calls find out what is wrong
+                await self._legacy.subscribe_apart(caller, uri)
+
+    async def unsubscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`."""
+        if self._choice[caller.era] is Era.LEGACY and self._legacy.binds(caller):
+            await self._legacy.unsubscribe_apart(caller, uri)
 
     async def close_session(self, session: str) -> None:
         """End the server's session that belongs to a client session, if there is one; bounded."""

@@ -382,7 +382,7 @@ class LegacyEdge:
             message = "Invalid request: subscriptions belong to a session; send the Mcp-Session-Id that initialize gave"
             self._refuse(exchange, request, INVALID_REQUEST, message)
         elif request.method == "resources/unsubscribe":
-            self._listening.unsubscribe(session, uri)
+            self._listening.unsubscribe(view, session, uri)
             exchange.respond(200, encode_result(request.id, _EMPTY))
         else:
             exchange.spawn(self._answer_subscribe(exchange, view, request, session, uri))
