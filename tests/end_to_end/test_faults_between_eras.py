@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
@@ -216,6 +217,24 @@ async def wait_for_told(stage: Stage, client: AskedClient, server: str, **wanted
             return
         await asyncio.sleep(0.05)
     raise AssertionError(f"{server} was not told: {found}")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_calls_that_wait_for_their_clients_hold_no_stop_up(tmp_path: Path, workers: str) -> None:
+    limits = LIMITS.replace('parked = "2s"', 'parked = "60s"').replace('drain = "5s"', 'drain = "30s"')
+    with staged(tmp_path, "--workers", workers, limits=limits) as stage:
+        async with HttpClient() as http, HttpClient() as other:
+            for server in TRANSPORTS:
+                for client in (
+                    AskedClient(http, stage.gateway.url, "modern"),
+                    AskedClient(other, stage.gateway.url, "modern"),
+                ):
+                    await parked_call(client, server)
+            assert gauges(stage.gateway)["penstock_parked_calls"] >= 2
+            began_at = time.monotonic()
+            stage.gateway.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(stage.gateway.wait, 15) == 0
+            assert time.monotonic() - began_at < 10
 
 
 # --- a listener that reads nothing ---

@@ -329,7 +329,8 @@ class _Process:
         self, gateway: Gateway, worker: Worker, servers: list[HttpServer], siblings: Siblings | None
     ) -> None:
         worker.is_draining = True
-        gateway.listeners.end_all()  # they would be waited for
+        gateway.listeners.end_all()  # they would be waited for, and so would calls whose clients are away
+        gateway.parking.close()
         seconds = self._settings.limits.drain
         until = self._clock.now() + seconds
         if siblings is None or siblings.is_first:
