@@ -119,10 +119,10 @@ class ModernRequests:
             return cached[1]
         if PROGRESS_TOKEN in meta:
             meta = meta | {PROGRESS_TOKEN: Raw(request_id)}
-        own = bytes(cached[1])
-        if caller.hears_every_log and LOG_LEVEL in meta:
-            own = own[: -len(_EVERY_LOG)] + b"}"  # what it has set stands in its place
-        return Raw(b"%b,%b" % (own[:-1], _encode(meta)[1:]))
+        cut = (
+            len(_EVERY_LOG) if caller.hears_every_log and LOG_LEVEL in meta else 1
+        )  # what it has set stands in its place
+        return Raw(b"%b,%b" % (bytes(cached[1])[:-cut], _encode(meta)[1:]))
 
     def _new_head(self, method: str, name: str | None) -> bytes:
         head = self._post_head + standard_headers(self.version, method, name)
