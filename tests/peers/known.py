@@ -9,9 +9,6 @@ NEWS_OF_A_SESSION: Final = (
     "the server tells only the session in which it was subscribed to and changed; a modern client has none, so its calls go "
     "over sessions of a pool, and what it subscribes to is subscribed to in the gateway's own"
 )
-LOGS_UNDECLARED: Final = (
-    "the server declares no logging, so a legacy client sets no level, and Penstock asks a modern server for no logs"
-)
 
 
 class Known(NamedTuple):
@@ -31,7 +28,6 @@ PROBE_NEWS_SECONDS: Final = 0.3
 
 KNOWN: Final = (
     Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http", "everything-sse"), ("updated",), "modern"),
-    Known(LOGS_UNDECLARED, ("sdk-stdio", "sdk-modern"), ("log",), "legacy"),
 )
 
 

@@ -66,6 +66,7 @@ class Caller:
         "client_info",
         "encoded_meta",
         "era",
+        "hears_every_log",
         "modern_capabilities",
         "principal",
         "revision",
@@ -99,6 +100,8 @@ class Caller:
         self.askable: Final = read_askable(capabilities, revision)
         """What a server may ask while it works on a call of this client."""
         self.can_be_asked: Final = bool(self.askable) and is_asked
+        self.hears_every_log: Final = era is Era.LEGACY and session is not None
+        """Until it sets a level it takes whatever its server logs; a modern server has to be asked for that."""
         self.sink: Sink | None = None
         """Takes what belongs to a legacy client's session and to none of its calls; None where there is no session."""
         self.modern_capabilities: Final = capabilities if era is Era.MODERN else declared(self.askable, LATEST_MODERN)

@@ -7,8 +7,8 @@ comes from this session alone; before and after that it is told what the gateway
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 import msgspec
 
@@ -24,7 +24,7 @@ _AT_ONCE: Final = 16
 class OwnSubscriptions:
     """Those of one session."""
 
-    __slots__ = ("_asking", "_call", "_client", "_renewing", "_server", "_sink", "_uris")
+    __slots__ = ("_asking", "_call", "_client", "_is_over", "_renewing", "_server", "_sink", "_uris")
 
     def __init__(self, server: str, client: Caller, sink: Sink, call: Callable[[Call], Awaitable[Answer]]) -> None:
         """`call` sends a request in that session."""
@@ -33,7 +33,9 @@ class OwnSubscriptions:
         self._sink: Final = sink
         self._call: Final = call
         self._uris: dict[str, None] = {}
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[str, asyncio.Task[object]] = {}
+        """What the server is just being told, by resource."""
+        self._is_over = False
         self._renewing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -52,22 +54,16 @@ class OwnSubscriptions:
 
     async def subscribe(self, uri: str) -> None:
         """Let the server tell of it in this session, if it does that."""
-        task = self._asking.get(uri)
-        if task is None:
-            if uri in self._uris:
-                return
-            task = self._asking[uri] = asyncio.get_running_loop().create_task(self._subscribe(uri))
-            task.add_done_callback(lambda _: self._asking.pop(uri, None))
-        await asyncio.wait((task,))
+        await self._settled(uri)
+        if uri not in self._uris and not self._is_over:
+            await self._begin(uri, self._subscribe(uri))
 
     async def unsubscribe(self, uri: str) -> None:
         """Stop that; whatever the server says."""
-        asking = self._asking.get(uri)
-        if asking is not None:
-            await asyncio.wait((asking,))
+        await self._settled(uri)
         if self._uris.pop(uri, self) is None:
             self._sink.hear_apart(uri, apart=False)
-            await self._ask("resources/unsubscribe", uri)
+            await self._begin(uri, self._ask("resources/unsubscribe", uri))
 
     def heard(self, params: dict[str, Raw]) -> bool:
         """A resource was updated, or a part of one: tell the client, and nobody else, if it was subscribed to here."""
@@ -81,12 +77,24 @@ class OwnSubscriptions:
 
     def close(self) -> None:
         """The session is over, or not listened to any more: its client hears what the gateway hears."""
+        self._is_over = True
         for task in (*self._asking.values(), *([self._renewing] if self._renewing is not None else [])):
             task.cancel()
         self._renewing = None
         uris, self._uris = self._uris, {}
         for uri in uris:
             self._sink.hear_apart(uri, apart=False)
+
+    async def _settled(self, uri: str) -> None:
+        """Of one resource the server is told one thing at a time: the end of a subscription never overtakes the next one."""
+        while (asking := self._asking.get(uri)) is not None:
+            await asyncio.wait((asking,))
+
+    async def _begin(self, uri: str, work: Coroutine[Any, Any, object]) -> None:
+        """It goes on though nobody waits for it any more."""
+        task = self._asking[uri] = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(lambda _: self._asking.pop(uri, None))
+        await asyncio.wait((task,))
 
     async def _subscribe_all(self, uris: list[str]) -> None:
         for at in range(0, len(uris), _AT_ONCE):

@@ -49,6 +49,8 @@ class Server:
         self.refuses_resources = False
         self.news: list[bytes] = []
         """What it says in the course of a call, on the call's own stream."""
+        self.delay: asyncio.Event | None = None
+        """Until then it does not answer the end of a subscription."""
         self.hold: asyncio.Event | None = None
         """Until then it does not say what it speaks, and then it goes away."""
         self.issues_ids = True
@@ -104,6 +106,8 @@ class Server:
             return http(200)
         if asked.rpc.startswith("notifications/"):
             return http(202)
+        if asked.rpc == "resources/unsubscribe" and self.delay is not None:
+            await self.delay.wait()
         if asked.rpc == "resources/subscribe":
             if self.refuses_resources:
                 return error(asked, 200, -32002, "no such thing")

@@ -62,6 +62,23 @@ async def test_it_is_unsubscribed_from_apart_once() -> None:
         assert (asked.headers["mcp-session-id"], client.apart) == ("s-2", set())
 
 
+async def test_the_end_of_one_never_overtakes_the_next_one() -> None:
+    async with heard() as server:
+        client = OwnStream()
+        await subscribed(server, client)
+        server.delay = asyncio.Event()
+        ending = asyncio.create_task(server.upstream.unsubscribe_apart(client.caller, "a://1"))
+        await server.scripted.wait_for("resources/unsubscribe")
+        again = asyncio.create_task(server.upstream.subscribe_apart(client.caller, "a://1"))
+        await asyncio.sleep(0)
+        assert client.apart == set()
+        server.delay.set()
+        await asyncio.gather(ending, again)
+        told = [asked.rpc for asked in server.scripted.asked if asked.rpc.startswith("resources/")]
+        assert told[-2:] == ["resources/unsubscribe", "resources/subscribe"]
+        assert client.apart == {"a://1"}
+
+
 async def test_asking_twice_at_once_asks_the_server_once() -> None:
     async with heard() as server:
         client = OwnStream("a://1")  # which its session is subscribed to as soon as it is there
