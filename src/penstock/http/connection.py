@@ -54,7 +54,7 @@ class ServerConnection:
         "deadline",
     )
 
-    def __init__(self, host: Host, ahead: bytes = b"", moves: int = 0) -> None:
+    def __init__(self, host: "Host[ServerConnection]", ahead: bytes = b"", moves: int = 0) -> None:
         """`ahead` is what has arrived already of a connection that was passed to us, for the `moves`th time."""
         self._host = host
         self._loop = asyncio.get_running_loop()

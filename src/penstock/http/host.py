@@ -4,7 +4,7 @@ Knows: what they share: limits, the time, what was parsed before. Does not know:
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from penstock.http.exchange import Calls, Exchange
 from penstock.http.limits import ServerLimits
@@ -12,11 +12,10 @@ from penstock.http.request_head import HeadParser
 from penstock.http.request_repeat import KnownHeads
 from penstock.http.responses import ResponseHeads
 
-if TYPE_CHECKING:
-    from penstock.http.connection import ServerConnection
+Connection_contra = TypeVar("Connection_contra", contravariant=True)
 
 
-class Host(Calls, Protocol):
+class Host(Calls, Protocol[Connection_contra]):
     """See the module."""
 
     limits: ServerLimits
@@ -29,8 +28,8 @@ class Host(Calls, Protocol):
     idle_until: float
     is_draining: bool
 
-    def admit(self, connection: "ServerConnection") -> None:
+    def admit(self, connection: Connection_contra) -> None:
         """Count the connection, and refuse it if it is one too many."""
 
-    def forget(self, connection: "ServerConnection") -> None:
+    def forget(self, connection: Connection_contra) -> None:
         """The connection is closed."""
