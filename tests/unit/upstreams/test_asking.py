@@ -222,6 +222,18 @@ async def test_a_call_that_is_given_up_while_it_waits_for_its_client_leaves_noth
         assert upstream.state()["in_flight"] == 0
 
 
+async def test_nobody_waits_for_a_cancelled_call_whose_server_awaits_an_answer() -> None:
+    """It can ask nothing more for that call, and some read nothing until they have the answer: no sign of life is waited for."""
+    async with stdio_server("legacy", turn_seconds=5) as upstream:
+        slow = Client(None)
+        parked = asyncio.create_task(upstream.call(asking_call(slow)))
+        await until(lambda: bool(slow.asked))
+        assert await ask(upstream, "echo") == "{}"
+        parked.cancel()
+        await asyncio.wait((parked,))
+        assert "ping" not in (await shown(upstream))["seen"]
+
+
 async def test_a_legacy_server_sees_nothing_of_a_modern_clients_retry() -> None:
     async with stdio_server("legacy") as upstream:
         call = tool_call("show")
