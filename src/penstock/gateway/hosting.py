@@ -84,6 +84,12 @@ class HostedServer:
         return len(self.deadline.running) + sum(len(deadline.running) for deadline in self._earlier)
 
     @property
+    def server_info(self) -> bytes:
+        """What it calls itself, a JSON object; empty when it has not said so yet."""
+        said = b"" if self.listing is None else bytes(self.listing.description.server_info)
+        return said if len(said) > 2 else b""
+
+    @property
     def state(self) -> str:
         """One of: ready, starting, failed, needs authorization."""
         if self.failure is not None:

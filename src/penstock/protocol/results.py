@@ -101,17 +101,19 @@ def to_modern(raw: bytes, method: str, *, server_info: bytes = b"", marks: Resul
             return _NOT_AN_OBJECT
     cacheable = method in _CACHEABLE
     if found.result_type is UNSET and not (cacheable and (found.ttl_ms is not UNSET or found.cache_scope is not UNSET)):
-        head = _HEADS[cacheable]
         if not server_info:
-            return _splice(head, raw)
+            return _splice(_HEADS[cacheable], raw)
         if found.meta is UNSET:
-            return _splice(b'%b"_meta":{"%b":%b},' % (head, SERVER_INFO.encode(), server_info), raw)
+            return _splice(_NAMED_HEADS[cacheable] % server_info, raw)
     return _to_modern_slowly(raw, cacheable, server_info)
 
 
 _HEADS: Final = {
     False: b'{"resultType":"complete",',
     True: b'{"resultType":"complete","ttlMs":0,"cacheScope":"private",',
+}
+_NAMED_HEADS: Final = {
+    cacheable: b'%b"_meta":{"%b":%%b},' % (head, SERVER_INFO.encode()) for cacheable, head in _HEADS.items()
 }
 
 

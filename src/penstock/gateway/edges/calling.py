@@ -61,8 +61,11 @@ class AnswerForm(Protocol):
         """Results of this era are passed on as they are."""
         ...
 
-    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
-        """HTTP status and body of a result of the other era, or of the error when this one cannot express it."""
+    def translated(self, method: str, result: Result, request_id: bytes, server_info: bytes) -> tuple[int, Body]:
+        """HTTP status and body of a result of the other era, or of the error when this one cannot express it.
+
+        `server_info`: what the server calls itself, a JSON object; empty when that is not known.
+        """
         ...
 
     def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
@@ -322,7 +325,7 @@ class RunningCall:
         if result.era is form.era:
             status, body = 200, result_body(request_id, json)
         else:
-            status, body = form.translated(call.method, result, request_id)
+            status, body = form.translated(call.method, result, request_id, self._route.server.server_info)
         exchange = self._exchange
         if self._stream is None and exchange is not None and not self._facts.wants_timing:
             exchange.respond(status, body)

@@ -66,8 +66,8 @@ class ModernForm:
     def dialogue(self, running: RunningCall, _session: ClientSession | None) -> Dialogue:
         return ModernDialogue(running, self._parking, self._states)
 
-    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
-        raw = to_modern(result.raw, method, marks=result.marks)
+    def translated(self, method: str, result: Result, request_id: bytes, server_info: bytes) -> tuple[int, Body]:
+        raw = to_modern(result.raw, method, server_info=server_info, marks=result.marks)
         if isinstance(raw, Fault):
             return 502, encode_error(request_id, 502, raw.message, b'{"reason":"bad_answer"}', null_id=False)
         return 200, result_body(request_id, raw)
