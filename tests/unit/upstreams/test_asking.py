@@ -225,7 +225,7 @@ async def test_a_call_that_is_given_up_while_it_waits_for_its_client_leaves_noth
 async def test_a_legacy_server_sees_nothing_of_a_modern_clients_retry() -> None:
     async with stdio_server("legacy") as upstream:
         call = tool_call("show")
-        call.params |= {"requestState": Raw(b'"x"'), "inputResponses": Raw(b"{}")}
+        call.params |= {"requestState": Raw(b'"x"'), "inputResponses": Raw(b"{}"), "task": Raw(b"{}")}
         params = json.loads(text_of(await upstream.call(call)))["params"]
         assert params.keys() == {"name", "arguments"}
 
