@@ -1,4 +1,5 @@
-"""Print the conformance table: `python -m tests.conformance [--direct] [--only SUBSTRING]… [--workers N] [--problems] [FOLDER]`.
+"""Print the conformance table: `python -m tests.conformance [--direct] [--only SUBSTRING]… [--workers N] [--problems] [FOLDER]`,
+or write it into docs/conformance.md: `python -m tests.conformance --docs`.
 
 Exit code 1 when a scenario fails that is not expected to, or passes that is.
 """
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.conformance.cells import DIRECT, THROUGH, Cell, CellResult, run_cells, table
+from tests.conformance.cells import DIRECT, PAGE, THROUGH, Cell, CellResult, page, run_cells, table
 
 
 def main() -> int:
@@ -21,18 +22,23 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=int, default=1, help="processes the gateway serves with")
     parser.add_argument("--problems", action="store_true", help="also say why each scenario that waits does not pass")
+    parser.add_argument("--docs", action="store_true", help=f"write the table into {PAGE.name}; of all cells")
     parser.add_argument("folder", nargs="?", type=Path, help="where logs and results stay")
     options = parser.parse_args()
     cells = _chosen(options.only, DIRECT if options.direct else (*DIRECT, *THROUGH))
     if not cells:
         names = "\n  ".join(map(str, (*DIRECT, *THROUGH)))
         parser.error(f"no cell's name holds {' or '.join(options.only)}; there are:\n  {names}")
+    if options.docs and len(cells) < len((*DIRECT, *THROUGH)):
+        parser.error("--docs writes the table of all cells: leave out --direct and --only")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="penstock-conformance-"))
     results = []
     for result in run_cells(cells, folder.resolve(), options.workers):
         results.append(result)
         print(f"{result.cell}: {result.passed}/{len(result.required)}", file=sys.stderr)
     print(table(results))
+    if options.docs:
+        PAGE.write_text(page(results, PAGE.read_text("utf-8")), "utf-8")
     _print_surprises(results, options.problems)
     print(f"logs: {folder}")
     return int(any(result.surprises() for result in results))

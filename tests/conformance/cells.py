@@ -5,6 +5,7 @@ streamable HTTP alone, so the fixtures' other transports have no direct cells; t
 """
 
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
 MEASURED_TRANSPORTS: Final = ("http", "stdio", "sse")
 """Transports to the server with cells in the table."""
 
+PAGE: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
 EXPECTED: Final = Path(__file__).with_name("expected.toml")
 _WITHOUT: Final = "without "
 NOT_RUN: Final = Outcome(passed=False, problems=("the scenario did not run",))
@@ -134,6 +136,13 @@ def expectations() -> dict[str, Expectation]:
         waiting, absent = ({key: str(reason) for key, reason in one.items()} for one in (own, shared))
         found[name] = Expectation(least, waiting, absent)
     return found
+
+
+def page(results: Sequence[CellResult], text: str) -> str:
+    """The page with its table as it came out; `text` is what the page says now."""
+    return re.sub(
+        r"^\| client → server .*?\n(?!\|)", lambda _: table(results) + "\n", text, flags=re.MULTILINE | re.DOTALL
+    )
 
 
 def run_cells(cells: Sequence[Cell], folder: Path, workers: int = 1) -> Iterator[CellResult]:

@@ -9,11 +9,13 @@ from tests.conformance.cells import (
     DIRECT,
     LEGACY,
     MODERN,
+    PAGE,
     THROUGH,
     Cell,
     CellResult,
     Expectation,
     expectations,
+    page,
     run_cells,
     table,
 )
@@ -52,6 +54,13 @@ def test_exactly_the_listed_scenarios_wait(cell: Cell, results: Mapping[Cell, Ce
 def test_with_two_workers_the_same_scenarios_wait(cell: Cell, results_of_two: Mapping[Cell, CellResult]) -> None:
     surprises = results_of_two[cell].surprises()
     assert not surprises, f"{cell}:\n  " + "\n  ".join(surprises)
+
+
+def test_the_page_shows_what_came_out(results: Mapping[Cell, CellResult]) -> None:
+    text = PAGE.read_text("utf-8")
+    assert text == page(list(results.values()), text), (
+        f"run .venv/bin/python -m tests.conformance --docs for {PAGE.name}"
+    )
 
 
 def test_a_scenario_that_fails_unlisted_or_passes_though_listed_is_a_surprise() -> None:

@@ -167,15 +167,16 @@ class TestChanges:
     async def test_changed_lists_are_told_with_what_was_said(self, peer: Peer, heard: Notices) -> None:
         for method in LIST_CHANGED.values():
             await peer.announce(method, {})
-        await until(lambda: len(heard.items) >= 3)
-        assert [method for method, _ in heard.items] == list(LIST_CHANGED.values())
+        await until(lambda: len({method for method, _ in heard.items}) >= 3)
+        told = dict.fromkeys(method for method, _ in heard.items)  # by each session in which the server says it
+        assert list(told) == list(LIST_CHANGED.values())
 
     async def test_the_last_one_given_hears(self, peer: Peer, heard: Notices) -> None:
         again = Notices()
         peer.upstream.hear(again)
         await peer.announce(LIST_CHANGED["tools"], {})
         await until(lambda: bool(again.items))
-        assert ([method for method, _ in again.items], heard.items) == ([LIST_CHANGED["tools"]], [])
+        assert ({method for method, _ in again.items}, heard.items) == ({LIST_CHANGED["tools"]}, [])
 
     async def test_updates_of_a_resource_are_told_once_it_is_subscribed_to(self, peer: Peer, heard: Notices) -> None:
         assert await peer.upstream.subscribe("a://1") is None

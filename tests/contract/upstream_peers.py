@@ -6,6 +6,7 @@ It tells of changes of its lists, and of resources but those with `refused` in t
 """
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -65,8 +66,9 @@ class Streams:
     def __init__(self, era: Era) -> None:
         self._era = era
         self._open: dict[Line, Any] = {}
-        """Streams, each with the filter of its listen."""
-        self._subscribed: set[str] = set()
+        """Streams, each with the filter of its listen, or with the name of its session."""
+        self._subscribed: dict[str, set[str]] = {}
+        """By the names of legacy sessions."""
 
     async def script(self, asked: Asked, line: Line) -> bytes | None:
         """The answer, if this is about changes."""
@@ -79,13 +81,14 @@ class Streams:
             said = {"notifications": wanted, "_meta": {SUBSCRIPTION: asked.id}}
             await self._stream(line, wanted, rpc(method="notifications/subscriptions/acknowledged", params=said))
             return None
+        session = asked.headers["mcp-session-id"]
         if asked.method == "GET":
-            await self._stream(line, None)
+            await self._stream(line, session)
             return None
         if "refused" in params["uri"]:
             return error(asked, 200, -32002, "no such resource")
-        change = self._subscribed.add if asked.rpc == "resources/subscribe" else self._subscribed.discard
-        change(params["uri"])
+        subscribed = self._subscribed.setdefault(session, set())
+        (subscribed.add if asked.rpc == "resources/subscribe" else subscribed.discard)(params["uri"])
         return result(asked)
 
     async def _stream(self, line: Line, wanted: Any, *messages: bytes) -> None:
@@ -101,12 +104,13 @@ class Streams:
             while not self._open:  # noqa: ASYNC110 - a stream that is being opened
                 await asyncio.sleep(0.002)
         for line, wanted in self._open.items():
-            if wanted is None or params.get("uri") in [None, *wanted["resourceSubscriptions"]]:
+            uris = self._subscribed.get(wanted, ()) if self._era is Era.LEGACY else wanted["resourceSubscriptions"]
+            if params.get("uri") in [None, *uris]:
                 await line.write(chunk(b"data: " + rpc(method=method, params=params) + b"\n\n"))
 
     async def subscribed(self) -> set[str]:
         if self._era is Era.LEGACY:
-            return self._subscribed
+            return set().union(*self._subscribed.values())
         return {uri for wanted in self._open.values() for uri in wanted["resourceSubscriptions"]}
 
 
@@ -115,7 +119,7 @@ def over_http(era: Era) -> OpenPeer:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Peer]:
-        cancelled, streams = asyncio.Event(), Streams(era)
+        cancelled, streams, sessions = asyncio.Event(), Streams(era), itertools.count(1)
 
         async def tool(asked: Asked, line: Line) -> bytes | None:
             name, token = asked.body["params"]["name"], asked.body["params"].get("_meta", {}).get("progressToken")
@@ -146,7 +150,7 @@ def over_http(era: Era) -> OpenPeer:
             if asked.rpc in CHANGING or (asked.method == "GET" and era is Era.LEGACY):
                 return await streams.script(asked, line)
             if asked.rpc == "initialize" and era is Era.LEGACY:
-                return initialized(asked, tools={})
+                return initialized(asked, f"session-{next(sessions)}", tools={})
             if asked.rpc == "notifications/cancelled":
                 cancelled.set()
             return http(202) if asked.rpc.startswith("notifications/") or asked.method == "DELETE" else http(400)
@@ -299,13 +303,13 @@ def over_sse(era: Era) -> OpenPeer:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Peer]:
-        cancelled, subscribed = asyncio.Event(), set[str]()
+        cancelled, subscribed = asyncio.Event(), dict[sse_kit.Stream, set[str]]()
 
         async def on_message(asked: Asked, stream: sse_kit.Stream) -> None:
             if asked.rpc == "notifications/cancelled":
                 cancelled.set()
             if asked.rpc in CHANGING:
-                await _change(asked, stream, subscribed)
+                await _change(asked, stream, subscribed.setdefault(stream, set()))
             if asked.rpc != "tools/call":
                 return
             name, token = asked.body["params"]["name"], asked.body["params"].get("_meta", {}).get("progressToken")
@@ -324,11 +328,11 @@ def over_sse(era: Era) -> OpenPeer:
 
         async def announce(method: str, params: dict[str, Any]) -> None:
             for each in server.streams:
-                if not each.ended.is_set():
+                if not each.ended.is_set() and params.get("uri") in [None, *subscribed.get(each, ())]:
                     await each.say(method=method, params=params)
 
         async def now_subscribed() -> set[str]:
-            return subscribed
+            return set().union(*subscribed.values())
 
         async with serving(server, path="/sse") as (_, upstream):
             yield Peer(upstream, era, _waiter(cancelled), announce, now_subscribed)

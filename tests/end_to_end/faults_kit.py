@@ -318,7 +318,7 @@ class McpClient:
         self.session = session
         self.initializations = 0
         self.capabilities: dict[str, Any] = {}
-        self._http = http
+        self.http = http
         self._ids = count(1)
 
     def __repr__(self) -> str:
@@ -375,7 +375,7 @@ class McpClient:
             return b'"id"' in events[-1]
 
         started = time.monotonic()
-        response = await self._http.post(self.url, headers, body, take, timeout=timeout)
+        response = await self.http.post(self.url, headers, body, take, timeout=timeout)
         seconds = time.monotonic() - started
         found = {name.decode(): value.decode() for name, value in response.headers.items()}
         answer = response.body or (events[-1] if events else b"{}")

@@ -44,6 +44,7 @@ drain = "5s"
 sessions = 1000
 """
 """Bounds so low that what may grow up to them has done so when memory is first judged: marks of ended sessions, for one."""
+REST_SECONDS: Final = 0.05
 SAMPLE_SECONDS: Final = 3.0
 DRAIN_SECONDS: Final = 75.0
 """The longest pause of a feed or a restart is 30 s, a session at a server that was lost is noticed on its stream's next try."""
@@ -192,10 +193,11 @@ def allowed_growth(seconds: float, processes: int = 1) -> float:
     return processes * (1.0 + once)
 
 
-async def run(stage: Stage, seconds: float, *, seed: int, actors: int) -> Verdict:
+async def run(stage: Stage, seconds: float, *, seed: int, actors: int, rest_seconds: float = REST_SECONDS) -> Verdict:
     """Load, look, stop, and compare."""
     gateway = stage.gateway
-    mix, blows = Mix(gateway.url, list(stage.targets), seed=seed, actors=actors), Blows(stage, seed)
+    mix = Mix(gateway.url, list(stage.targets), seed=seed, actors=actors, rest_seconds=rest_seconds)
+    blows = Blows(stage, seed)
     await mix.once_each()
     before = await at_rest(stage, None)
     print(f"before: {before.line()}", flush=True)

@@ -26,7 +26,7 @@ from tests.end_to_end.faults_kit import (
     stdio_servers,
     until,
 )
-from tests.end_to_end.workers_kit import DRAIN, Workers, eventually
+from tests.end_to_end.workers_kit import DRAIN, Workers, eventually, port_of
 from tests.peers.environments import ROOT, gateway_environment, penstock_command
 from tests.peers.processes import make_home
 
@@ -113,7 +113,7 @@ def listen(client: McpClient, heard: list[str]) -> Callable[[], Awaitable[None]]
         heard.append(json.loads(bytes(event.data)).get("method", "the end"))
         return False
 
-    task = asyncio.create_task(client._http.post(client.url, headers, body, take, timeout=60))
+    task = asyncio.create_task(client.http.post(client.url, headers, body, take, timeout=60))
 
     async def end() -> None:
         task.cancel()
@@ -122,9 +122,24 @@ def listen(client: McpClient, heard: list[str]) -> Callable[[], Awaitable[None]]
     return end
 
 
+async def test_a_connection_goes_to_the_worker_that_has_what_its_session_needs(tmp_path: Path) -> None:
+    tables = server_tables({"child": [*STDIO_SERVER, tmp_path.name]}, instances="per_session")
+    with Workers(tmp_path, tables + DRAIN) as gateway:
+        gateway.ready()
+        home, away = gateway.owner(), other(gateway)
+        async with gateway.client_at(home, "legacy") as client:
+            child = (await client.call("child_pid")).text
+            async with gateway.client_at(away, "legacy", client.session) as second:
+                assert (await second.call("child_pid")).text == child
+                assert gateway.worker_at(port_of(second.http)) == home
+                os.kill(away, signal.SIGKILL)
+                assert (await second.call("child_pid")).text == child
+
+
 async def test_metrics_count_calls_of_all_workers_once(gateway: Workers) -> None:
     for worker in gateway.workers():
         async with gateway.client_at(worker, "modern") as client:
+            await client.tools()  # a tool that is in no list yet is counted without its name
             for _ in range(3):
                 await client.call("child_echo", {"text": "x"})
     async with HttpClient() as http:

@@ -6,14 +6,8 @@ Knows: the names of servers, operations and eras. Does not know: how anything is
 from typing import Final, NamedTuple
 
 NEWS_OF_A_SESSION: Final = (
-    "the server tells only the session in which something was changed; Penstock subscribes in a session of its own"
-)
-LISTS_BY_CAPABILITY: Final = (
-    "the server shows tools by what its client can; Penstock's session for lists declares no capabilities over HTTP"
-)
-NEWS_ON_A_CALL: Final = "the server tells of the change on the call's own stream, where Penstock drops it"
-LOGS_UNDECLARED: Final = (
-    "the server declares no logging, so a legacy client sets no level, and Penstock asks a modern server for no logs"
+    "the server tells only the session in which it was subscribed to and changed; a modern client has none, so its calls go "
+    "over sessions of a pool, and what it subscribes to is subscribed to in the gateway's own"
 )
 
 
@@ -33,12 +27,7 @@ PROBE_SECONDS: Final = 0.8
 PROBE_NEWS_SECONDS: Final = 0.3
 
 KNOWN: Final = (
-    Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http", "everything-sse"), ("updated",)),
-    Known(NEWS_OF_A_SESSION, ("sdk-sse",), ("tools-changed",)),
-    Known(NEWS_ON_A_CALL, ("fastmcp",), ("tools-changed",), "legacy"),
-    Known(NEWS_ON_A_CALL, ("fastmcp-legacy",), ("tools-changed",)),
-    Known(LISTS_BY_CAPABILITY, ("everything-http", "everything-sse", "all"), ("list",)),
-    Known(LOGS_UNDECLARED, ("sdk-stdio", "sdk-modern"), ("log",), "legacy"),
+    Known(NEWS_OF_A_SESSION, ("typescript-1", "everything-http", "everything-sse"), ("updated",), "modern"),
 )
 
 

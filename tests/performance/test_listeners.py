@@ -154,8 +154,10 @@ def paced_calls(gateway: Gateway, folder: Path) -> Iterator[list[Outcome]]:
     with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as line:
         line.sendall(request)
         answer = line.recv(1 << 16).decode("latin-1").partition("\r\n\r\n")[2]
-    pieces = (*request.decode("latin-1").split(mark), *answer.split(mark))
-    order = Order(int(port), *pieces, CALLS_PER_SECOND, round(ROUND_SECONDS * CALLS_PER_SECOND))
+    head, tail = request.decode("latin-1").split(mark)
+    prefix, suffix = answer.split(mark)
+    calls = round(ROUND_SECONDS * CALLS_PER_SECOND)
+    order = Order(int(port), head, tail, prefix, suffix, CALLS_PER_SECOND, calls)
     file, outcomes = folder / "order.json", list[Outcome]()
     file.write_text(json.dumps(order._asdict()), "utf-8")
     command = [sys.executable, "-m", "benchmarks.sender", str(file)]

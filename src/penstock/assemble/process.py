@@ -128,6 +128,8 @@ class _Process:
             if siblings is not None:
                 self._servers.append(await siblings.listen(admin, partial(self._reload, gateway, worker, factory)))
             data_servers = await self._listen(worker, self._settings.listen.data, tls=self._tls())
+            if siblings is not None and data_servers:
+                siblings.take_clients(data_servers[0])
             admin_addresses = self._settings.listen.admin if place is None or place.is_first else ()
             admin_servers = await self._listen(admin, admin_addresses, tls=None)
             self._hook_signals(gateway, worker, factory)
@@ -327,7 +329,8 @@ class _Process:
         self, gateway: Gateway, worker: Worker, servers: list[HttpServer], siblings: Siblings | None
     ) -> None:
         worker.is_draining = True
-        gateway.listeners.end_all()  # they would be waited for
+        gateway.listeners.end_all()  # they would be waited for, and so would calls whose clients are away
+        gateway.parking.close()
         seconds = self._settings.limits.drain
         until = self._clock.now() + seconds
         if siblings is None or siblings.is_first:

@@ -19,6 +19,7 @@ from penstock.gateway.gateway import Gateway
 from penstock.gateway.hops import Hops
 from penstock.gateway.worker import Worker
 from penstock.http.client import RequestFailed, Response
+from penstock.http.passage import Passage
 from penstock.http.server import Exchange, HttpServer
 
 _log = logging.getLogger(__name__)
@@ -38,8 +39,14 @@ class Siblings:
         self._limits = limits
         self._clock = clock
         self._inner = Worker(gateway.context, Admittance(is_internal=True))
+        self._passage = Passage(place.passage, place.passages) if place.passage is not None else None
         self._hops = gateway.context.hops = Hops(
-            place.index, place.siblings, clock=clock, limits=sibling_limits(limits), in_background=gateway.in_background
+            place.index,
+            place.siblings,
+            clock=clock,
+            limits=sibling_limits(limits),
+            in_background=gateway.in_background,
+            passage=self._passage,
         )
         self._metrics: Callable[[], bytes] = bytes
         self._reload: Callable[[], Awaitable[Reloaded]] | None = None
@@ -55,6 +62,11 @@ class Siblings:
             self._take, self._place.listener, limits=door_limits(self._limits), clock=self._clock
         )
         return self._door
+
+    def take_clients(self, server: HttpServer) -> None:
+        """Let the others pass connections to that server."""
+        if self._passage is not None:
+            self._passage.open(server.adopt)
 
     @property
     def is_first(self) -> bool:
@@ -75,6 +87,7 @@ class Siblings:
         The first waits until all others have ended: their calls to stdio servers come through it, and so does the end of their
         sessions there.
         """
+        self._keep_clients()
         if self._place.is_first:
             await self._others_gone(until - self._clock.now() + LAST_SECONDS, hurry)
         self._gateway.listeners.end_all()  # some were opened again meanwhile
@@ -93,7 +106,12 @@ class Siblings:
 
     async def close(self) -> None:
         """End the connections to the others."""
+        self._keep_clients()
         await self._hops.close()
+
+    def _keep_clients(self) -> None:
+        if self._passage is not None:
+            self._passage.close()
 
     def _take(self, exchange: Exchange) -> None:
         path = exchange.request.path

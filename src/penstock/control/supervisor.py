@@ -53,6 +53,10 @@ class WorkerPlace(msgspec.Struct, frozen=True):
     """Where each worker listens, by number; its own included."""
     alive: int
     """A descriptor that becomes readable when the supervisor is gone."""
+    passage: socket.socket | None = None
+    """Gets clients' connections from the siblings; without one they stay where they came."""
+    passages: tuple[Path, ...] = ()
+    """Where each worker gets them, by number; its own included."""
     others_gone: int = -1
     """For the first: a descriptor that becomes readable when all others have ended and none comes back; else -1."""
     is_restart: bool = False
@@ -92,6 +96,8 @@ class Supervisor:
         paths = tuple(self._folder / f"{index}.sock" for index in range(count))
         self._listeners = [_listen(path) for path in paths]
         self._paths: Final = paths
+        self._places: Final = tuple(self._folder / f"{index}.in" for index in range(count))
+        self._passages = [_passage(path) for path in self._places]
         self._alive, self._stay_alive = os.pipe()
         self._others_gone, self._others = os.pipe()
         """Every worker but the first keeps the second one open, and so do we until it is time to end."""
@@ -130,6 +136,8 @@ class Supervisor:
             self._listeners[child.index],
             self._paths,
             alive=self._alive,
+            passage=self._passages[child.index],
+            passages=self._places,
             others_gone=self._others_gone if child.index == 0 else -1,
             is_restart=child.lives > 0,
         )
@@ -154,9 +162,10 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
             os.close(self._stay_alive)
             os.close(self._others if place.is_first else self._others_gone)
-            for index, listener in enumerate(self._listeners):
+            for index, (listener, passage) in enumerate(zip(self._listeners, self._passages, strict=True)):
                 if index != place.index:
                     listener.close()
+                    passage.close()
             code = self._work(place)
         except BaseException:  # a process's top: whatever it is must be said before the process ends
             traceback.print_exc()
@@ -217,8 +226,8 @@ class Supervisor:
         else:
             self._is_stopping = True
             os.close(self._others)
-            for listener in self._listeners:
-                listener.close()  # a worker that has ended is waited for by nobody any more
+            for sock in (*self._listeners, *self._passages):
+                sock.close()  # a worker that has ended is waited for by nobody any more
         self._hand_on(number)
 
     def _hand_on(self, number: int) -> None:
@@ -232,8 +241,8 @@ class Supervisor:
             os.close(descriptor)
         if not self._is_stopping:
             os.close(self._others)
-        for listener in self._listeners:
-            listener.close()
+        for sock in (*self._listeners, *self._passages):
+            sock.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -281,3 +290,11 @@ def _listen(path: Path) -> socket.socket:
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
+
+
+def _passage(path: Path) -> socket.socket:
+    """For connections: it takes a few even while its worker is being started again."""
+    passage = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    passage.bind(str(path))
+    passage.setblocking(False)
+    return passage

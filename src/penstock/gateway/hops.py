@@ -1,5 +1,7 @@
 """From one worker to another: a request that only a sibling can answer is handed to it whole, and its answer passed on.
 
+Where all that its client asks for is there, the client's connection goes with it, and nothing has to be passed on any more.
+
 Knows: where siblings listen, HTTP requests and answers. Does not know: sessions, eras, why a request has to hop.
 Invariants: a request hops once at most; a client that goes away is gone for the sibling too; a sibling that is being started
 again costs its requests a clear error, and nothing else.
@@ -9,6 +11,7 @@ Source: DESIGN "Processes"; the answer goes the way of any server's: plainly, or
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +22,7 @@ from penstock.gateway.admittance import HOPPED, PRINCIPAL
 from penstock.gateway.edges.head import FACTS, HeadFacts
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response, connect_unix
 from penstock.http.limits import ClientLimits
+from penstock.http.passage import Passage
 from penstock.http.server import EventStream, Exchange
 from penstock.protocol.event_stream import Event, encode_event
 from penstock.protocol.headers import encode_value
@@ -27,20 +31,16 @@ from penstock.upstreams.pool import Pool, PoolSettings
 CONNECTIONS: Final = PoolSettings(
     max_size=4096, max_waiting=4096, wait_seconds=5.0, idle_seconds=60.0, lifetime_seconds=3600.0
 )
-_NOT_HANDED_ON: Final = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"keep-alive",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-        b"accept-encoding",
-        PRINCIPAL,
-        HOPPED,
-    }
-)
+_FRAMING: Final = frozenset({b"content-length", b"expect", b"transfer-encoding"})
+_NOT_HANDED_ON: Final = _FRAMING | {
+    b"connection",
+    b"keep-alive",
+    b"te",
+    b"upgrade",
+    b"accept-encoding",
+    PRINCIPAL,
+    HOPPED,
+}
 _MARK: Final = HOPPED + b": 1\r\n"
 _GREETING: Final = b"GET /health HTTP/1.1\r\nhost: worker\r\n\r\n"
 _PROGRESS: Final = b'{"jsonrpc":"2.0","method":"notifications/progress"'
@@ -62,6 +62,7 @@ class Hops:
         clock: Clock,
         limits: ClientLimits,
         in_background: Callable[[Coroutine[Any, Any, None]], None],
+        passage: Passage | None = None,
         max_told: int = MAX_TOLD,
     ) -> None:
         self.index: Final = index
@@ -71,6 +72,7 @@ class Hops:
         self._limits = limits
         self._in_background = in_background
         self._max_told = max_told
+        self._passage = passage
         self._told = [0] * len(siblings)
         self._pools = [self._pool_to(number) for number in range(len(siblings))]
 
@@ -80,6 +82,13 @@ class Hops:
     def home_of(self, worker: int) -> int:
         """Who has what was left with that worker; numbers of an earlier, larger gateway are mapped into this one."""
         return worker % self.count
+
+    def hand_over_client(self, exchange: Exchange, worker: int, fail: Callable[[PenstockError], None]) -> None:
+        """Let a sibling answer, and have the client's connection if possible: what comes next on it will be for that one, too."""
+        if self._passage is None or not exchange.give_away(
+            partial(self._passage.give, worker, _head_of(exchange, is_hop=False) + exchange.request.body)
+        ):
+            self.hand_over(exchange, worker, fail)
 
     def hand_over(self, exchange: Exchange, worker: int, fail: Callable[[PenstockError], None]) -> None:
         """Let a sibling answer; `fail` is told when it cannot."""
@@ -212,21 +221,17 @@ class _Relay:
             self._exchange.respond(response.status, response.body, kind, lines)
 
 
-def _head_of(exchange: Exchange) -> bytes:
-    """The request's head, as the sibling is to see it."""
+def _head_of(exchange: Exchange, *, is_hop: bool = True) -> bytes:
+    """The request's head, as the sibling is to see it: from us, or else from the client."""
     request = exchange.request
     query = b"?" + request.query if request.query else b""
-    lines = b"".join(
-        b"%b: %b\r\n" % (name, value) for name, value in request.headers.items() if name not in _NOT_HANDED_ON
-    )
+    left_out = _NOT_HANDED_ON if is_hop else _FRAMING
+    lines = b"".join(b"%b: %b\r\n" % (name, value) for name, value in request.headers.items() if name not in left_out)
     facts = request.shared.get(FACTS)
-    if isinstance(facts, HeadFacts) and facts.principal:
-        lines += b"%b: %b\r\n" % (PRINCIPAL, encode_value(facts.principal))
-    return b"%b %b%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
-        request.method,
-        request.path.encode("latin-1"),
-        query,
-        lines,
-        _MARK,
-        len(request.body),
-    )
+    if is_hop:
+        lines += _MARK
+        if isinstance(facts, HeadFacts) and facts.principal:
+            lines += b"%b: %b\r\n" % (PRINCIPAL, encode_value(facts.principal))
+    path = request.path.encode("latin-1")
+    length = len(request.body)
+    return b"%b %b%b HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n" % (request.method, path, query, lines, length)

@@ -34,7 +34,7 @@ MAX_UPDATES: Final = 10_000
 class Listener:
     """One client's stream that changes of one view are told on."""
 
-    __slots__ = ("lists", "on_end", "stream", "subscription_id", "uris", "view")
+    __slots__ = ("_apart", "lists", "on_end", "stream", "subscription_id", "uris", "view")
 
     def __init__(
         self, view: str, lists: frozenset[str], stream: EventSink | None, subscription_id: bytes | None = None
@@ -44,6 +44,8 @@ class Listener:
         """Capabilities whose lists it wants to hear of."""
         self.uris: dict[str, str] = {}
         """Resources it has subscribed to, each with the name of its server."""
+        self._apart: set[str] | None = None
+        """Those of them of which it is told what a session of its own at the server hears, and nothing else."""
         self.stream = stream
         """None while a legacy client has none open."""
         self.subscription_id: Final = subscription_id
@@ -59,6 +61,25 @@ class Listener:
         """The list of that capability has changed."""
         if self.stream is not None and capability in self.lists:
             self.stream.send(encode_event(list_changed(capability, self.subscription_id)), droppable=True)
+
+    def hear_apart(self, uri: str, *, apart: bool) -> None:
+        """Whether a session of its own at the server hears of that resource, if it still subscribes to it."""
+        if apart and uri in self.uris:
+            self._apart = self._apart or set()
+            self._apart.add(uri)
+        elif self._apart is not None:
+            self._apart.discard(uri)
+
+    def hears_with_all(self, uri: str) -> bool:
+        """Whether it is told what everybody is told of that resource."""
+        return self._apart is None or uri not in self._apart
+
+    def tell_apart(self, uri: str) -> bool:
+        """Its own session has heard that a resource, or a part of one, has changed; False when it does not hear apart of it."""
+        if self._apart is None or self._apart.isdisjoint(_with_parents(uri)):
+            return False
+        self.tell_updated(uri)
+        return True
 
     def tell_updated(self, uri: str) -> None:
         """A resource has changed."""
@@ -146,6 +167,7 @@ class Listeners:
     def unsubscribe(self, listener: Listener, uri: str) -> str | None:
         """Stop that; returns the resource's server when nobody wants to hear of it any more."""
         server = listener.uris.pop(uri, None)
+        listener.hear_apart(uri, apart=False)
         found = self._by_resource.get((server, uri)) if server is not None else None
         if server is None or found is None:
             return None
@@ -232,7 +254,9 @@ class Listeners:
         told: set[Listener] = set()
         for candidate in _with_parents(uri):
             for listener in list(self._by_resource.get((server, candidate), ())):
-                if listener not in told and listener.uris.get(candidate) == server:
+                if listener in told or not listener.hears_with_all(candidate):
+                    continue
+                if listener.uris.get(candidate) == server:
                     told.add(listener)
                     listener.tell_updated(uri)
                     await self._breathe()

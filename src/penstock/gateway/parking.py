@@ -22,7 +22,7 @@ class Parked(Protocol):
 class Parking:
     """What is parked in this worker."""
 
-    __slots__ = ("_clock", "_in_background", "_is_watched", "_places", "limit", "seconds", "worker")
+    __slots__ = ("_clock", "_in_background", "_is_watched", "_places", "is_closed", "limit", "seconds", "worker")
 
     def __init__(
         self,
@@ -43,6 +43,8 @@ class Parking:
         self._places: OrderedDict[str, tuple[Parked, float]] = OrderedDict()
         """Oldest first, as all may wait for the same time."""
         self._is_watched = False
+        self.is_closed = False
+        """Nobody may wait any more: the gateway stops."""
 
     def __repr__(self) -> str:
         return f"<Parking [{len(self._places)} of {self.limit}] {self.seconds:g} s>"
@@ -51,8 +53,8 @@ class Parking:
         return len(self._places)
 
     def enter(self, parked: Parked) -> str | None:
-        """A key that finds it again, which nobody can guess; None when all places are taken."""
-        if len(self._places) >= self.limit:
+        """A key that finds it again, which nobody can guess; None when all places are taken, or nobody may wait any more."""
+        if self.is_closed or len(self._places) >= self.limit:
             return None
         key = f"{self.worker}.{os.urandom(12).hex()}"
         self._places[key] = parked, self._clock.now() + self.seconds
@@ -69,6 +71,13 @@ class Parking:
     def leave(self, key: str) -> None:
         """The place is free again; nothing happens when it is already."""
         self._places.pop(key, None)
+
+    def close(self) -> None:
+        """The gateway stops: the time of all is over, as no client that is not connected can come back."""
+        self.is_closed = True
+        while self._places:
+            _, (parked, _) = self._places.popitem(last=False)
+            parked.expire()
 
     async def _watch(self) -> None:
         """Runs while anything is parked."""

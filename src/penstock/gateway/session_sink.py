@@ -4,6 +4,7 @@ Knows: one client session, its GET stream, its log level. Does not know: servers
 Invariant: the client is asked only what it declared, and hears no log line below its level.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -54,6 +55,22 @@ class SessionSink:
         level = self._session.log_level
         if level is None or is_at_least(params, level):
             self._say(encode_notification(method, params))
+
+    def subscriptions(self, server: str) -> Iterable[str]:
+        """See `Sink`."""
+        listener = self._session.listener
+        return [] if listener is None else [uri for uri, its in listener.uris.items() if its == server]
+
+    def hear_apart(self, uri: str, *, apart: bool) -> None:
+        """See `Sink`."""
+        listener = self._session.listener
+        if listener is not None:
+            listener.hear_apart(uri, apart=apart)
+
+    def updated(self, uri: str) -> bool:
+        """See `Sink`."""
+        listener = self._session.listener
+        return listener is not None and listener.tell_apart(uri)
 
     def _say(self, message: bytes) -> bool:
         listener = self._session.listener

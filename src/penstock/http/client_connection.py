@@ -7,13 +7,13 @@ nothing came after it; whatever breaks that closes it.
 """
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any, Final, cast
 
 import httptools
 
+from penstock.http import tcp
 from penstock.http.client_answer import AnswerReader, OnEvent, safe_idle_seconds, whole_event
 from penstock.http.client_awaited import Waiter, awaited
 from penstock.http.client_messages import BadResponse, ConnectionLost, RequestFailed, Response, ResponseTooLarge
@@ -197,8 +197,8 @@ class ClientConnection(AnswerReader):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are transports in all but their base class
         self._parser = httptools.HttpResponseParser(self)
         sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock is not None:
+            tcp.set_up(sock)
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser

@@ -8,44 +8,24 @@ per connection.
 
 import asyncio
 import re
-from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 from penstock.http.chunked_body import ChunkedBody
 from penstock.http.event_stream import EventStream
-from penstock.http.exchange import Calls, Exchange
+from penstock.http.exchange import Exchange
+from penstock.http.host import Host
 from penstock.http.large_write import NONE, descriptor_of, write_pieces
-from penstock.http.limits import ServerLimits
 from penstock.http.messages import Body, Request, joined
-from penstock.http.request_head import Head, HeadParser, Refusal
-from penstock.http.request_repeat import KnownHead, KnownHeads
-from penstock.http.responses import BODILESS, CONTINUE, JSON, ResponseHeads
+from penstock.http.passage import Give
+from penstock.http.request_head import Head, Refusal
+from penstock.http.request_repeat import KnownHead
+from penstock.http.responses import CONTINUE, JSON
 from penstock.http.unacknowledged import unacknowledged_bytes
 
 HEAD, FIXED, CHUNKED, BUSY, LINGER, CLOSED = range(6)
 STATES = ("reading a header", "reading a body", "reading chunks", "answering", "lingering", "closed")
 NEVER = float("inf")
 EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
-
-
-class Host(Calls, Protocol):
-    """What a connection needs of its server."""
-
-    limits: ServerLimits
-    handler: Callable[[Exchange], None]
-    heads: ResponseHeads
-    head_parser: HeadParser
-    known_heads: KnownHeads
-    now: Callable[[], float]
-    coarse_now: float
-    idle_until: float
-    is_draining: bool
-
-    def admit(self, connection: "ServerConnection") -> None:
-        """Count the connection, and refuse it if it is one too many."""
-
-    def forget(self, connection: "ServerConnection") -> None:
-        """The connection is closed."""
 
 
 class ServerConnection:
@@ -62,6 +42,7 @@ class ServerConnection:
         "_length",
         "_loop",
         "_mark",
+        "_moves",
         "_reading_paused",
         "_received",
         "_started",
@@ -73,11 +54,13 @@ class ServerConnection:
         "deadline",
     )
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: "Host[ServerConnection]", ahead: bytes = b"", moves: int = 0) -> None:
+        """`ahead` is what has arrived already of a connection that was passed to us, for the `moves`th time."""
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._state = HEAD
-        self._stash = b""
+        self._stash = ahead
+        self._moves = moves
         self._head: Head | None = None
         self._known: KnownHead | None = None
         self._length = 0
@@ -108,6 +91,8 @@ class ServerConnection:
         self._descriptor = descriptor_of(self._transport)
         self.deadline = self._host.coarse_now + self._host.limits.header_seconds
         self._host.admit(self)
+        if self._stash:
+            self._loop.call_soon(self._advance)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = CLOSED
@@ -335,15 +320,9 @@ class ServerConnection:
                 write_pieces(self._transport, self._descriptor, pieces)
             else:
                 self._transport.write(b"%b%d\r\n%b\r\n%b" % (host.heads.ok_json, len(body), headers, body))
-        elif status in BODILESS:
-            self._transport.write(b"%b%b\r\n" % (host.heads.start(status), headers))
         else:
-            whole = joined(body)
-            kind = b"content-type: %b\r\n" % content_type if whole else b""
-            shown = b"" if head.method == b"HEAD" else whole
-            self._transport.write(
-                b"%b%bcontent-length: %d\r\n%b\r\n%b" % (host.heads.start(status), kind, len(whole), headers, shown)
-            )
+            is_shown = head.method != b"HEAD"
+            self._transport.write(host.heads.whole(status, joined(body), content_type, headers, is_shown=is_shown))
         self._finish(keep)
 
     def begin_stream(self, headers: bytes) -> EventStream:
@@ -386,6 +365,28 @@ class ServerConnection:
     def coarse_now(self) -> float:
         """Seconds, at most one sweep old."""
         return self._host.coarse_now
+
+    def give_away(self, give: Give) -> bool:
+        """Let another process answer, and have the connection: False, and nothing has happened, where it must stay.
+
+        It must where our bytes are changed on their way (TLS), where it ends with this answer, and while an earlier one is on
+        its way out.
+        """
+        head, transport = self._head, self._transport
+        if head is None or not head.keep_alive or self._host.is_draining or self._descriptor == NONE:
+            return False
+        if transport.get_write_buffer_size() or transport.is_closing():
+            return False
+        if not self._reading_paused:
+            transport.pause_reading()
+        if not give(self._descriptor, self._stash, self._moves):
+            if not self._reading_paused:
+                transport.resume_reading()
+            return False
+        self._state = CLOSED
+        self._exchange = None
+        transport.abort()
+        return True
 
     def cut(self) -> None:
         """Drop the connection and everything unsent; the exchange learns it at once."""

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from penstock.http.event_stream import EventStream
 from penstock.http.messages import Body, Request
+from penstock.http.passage import Give
 from penstock.http.request_head import Refusal
 from penstock.http.responses import JSON, refusal_body
 
@@ -27,6 +28,9 @@ class Link(Protocol):
 
     def begin_stream(self, headers: bytes) -> EventStream:
         """Send the head of an event stream."""
+
+    def give_away(self, give: Give) -> bool:
+        """Let another process have the client, and answer it; False where that cannot be."""
 
     def cut(self) -> None:
         """Give the client up at once."""
@@ -95,6 +99,15 @@ class Exchange:
         self.is_answered = True
         link = self._link
         return EventStream.closed() if link is None else link.begin_stream(headers + self.extra_headers)
+
+    def give_away(self, give: Give) -> bool:
+        """Let another process have the client's connection, and answer; False, and nothing has happened, where that cannot be."""
+        link = self._link
+        if link is None or self.is_answered or not link.give_away(give):
+            return False
+        self.is_answered = True
+        self._link = self.on_disconnect = None
+        return True
 
     def member(self, link: Link, request: Request | None = None) -> "Exchange":
         """A part of this request that is answered by itself, to `link`: what a batch is made of.

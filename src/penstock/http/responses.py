@@ -78,6 +78,15 @@ class ResponseHeads:
             start = self._starts[status] = line + self._date
         return start
 
+    def whole(self, status: int, body: bytes, content_type: bytes, headers: bytes, *, is_shown: bool) -> bytes:
+        """A whole response; `is_shown` is whether the body goes out, which it does not to a HEAD."""
+        start = self.start(status)
+        if status in BODILESS:
+            return b"%b%b\r\n" % (start, headers)
+        kind = b"content-type: %b\r\n" % content_type if body else b""
+        shown = body if is_shown else b""
+        return b"%b%bcontent-length: %d\r\n%b\r\n%b" % (start, kind, len(body), headers, shown)
+
     def refusal(self, refusal: Refusal) -> bytes:
         """A whole response that refuses and announces the connection's end."""
         body = refusal_body(refusal)

@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 from penstock.clock import Clock, SystemClock
@@ -62,6 +63,8 @@ class HttpServer:
         """Connections refused because there were too many."""
         self._listeners: list[asyncio.Server] = []
         self._sweeper: asyncio.Task[None] | None = None
+        self._adopting: set[asyncio.Task[object]] = set()
+        """Connections that were passed to us, on their way into the loop."""
         self._quiet = asyncio.Event()
         self._was_cut = False
 
@@ -128,6 +131,20 @@ class HttpServer:
         await asyncio.get_running_loop().connect_accepted_socket(self._new_connection, theirs)
         return ours
 
+    def adopt(self, client: socket.socket, ahead: bytes, moves: int) -> None:
+        """Serve a client whose connection was passed to us; `ahead`: what has arrived on it."""
+        loop = asyncio.get_running_loop()
+        adopted = loop.create_task(
+            loop.connect_accepted_socket(lambda: cast("asyncio.Protocol", ServerConnection(self, ahead, moves)), client)
+        )
+        self._adopting.add(adopted)
+        adopted.add_done_callback(partial(self._adopted, client))
+
+    def _adopted(self, client: socket.socket, adopted: "asyncio.Task[object]") -> None:
+        self._adopting.discard(adopted)
+        if adopted.cancelled() or adopted.exception() is not None:  # it went away on its way to us
+            client.close()
+
     async def drain(self, seconds: float | None = None) -> bool:
         """Stop accepting, let calls under way end, then cut and cancel what is left; True if nothing was cut.
 
@@ -152,6 +169,8 @@ class HttpServer:
         self._stop_listening()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for adopted in self._adopting:
+            adopted.cancel()
         self._cut_all()
 
     def sweep(self) -> None:
@@ -208,7 +227,7 @@ class HttpServer:
     # the rest
 
     def _check_quiet(self) -> None:
-        if not self.open_connections and not self.tasks:
+        if not self.open_connections and not self.tasks and not self._adopting:
             self._quiet.set()
 
     def _stop_listening(self) -> None:

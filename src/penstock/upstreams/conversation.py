@@ -34,7 +34,7 @@ from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.asking import AskingTurn
 from penstock.upstreams.conversation_flight import ConversationCounts, Flight
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw, Result, Sink
-from penstock.upstreams.log_levels import RANKS, is_wanted
+from penstock.upstreams.log_levels import RANKS, asking_for_logs, is_wanted
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.turns import Habits, Turn, Turns
 from penstock.upstreams.wire import Bounds, Wire
@@ -460,7 +460,7 @@ class Conversation:
         token = meta.get(PROGRESS_TOKEN) if meta else None
         if self.era is Era.MODERN:
             rest = {key: value for key, value in meta.items() if key != PROGRESS_TOKEN} if meta else None
-            params["_meta"] = self.modern_meta(call, rest)
+            params["_meta"] = self.modern_meta(call, asking_for_logs(call.caller, rest))
             return params, token
         for word in NOT_FOR_LEGACY:
             params.pop(word, None)

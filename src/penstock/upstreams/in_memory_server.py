@@ -15,7 +15,7 @@ from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, SERVER
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.in_memory_schema import first_fault
 from penstock.upstreams.in_memory_template import Template
-from penstock.upstreams.interface import Call, Raw
+from penstock.upstreams.interface import Call, Caller, Raw
 from penstock.upstreams.questions import Question, Reply
 
 JsonObject = dict[str, Any]
@@ -257,7 +257,7 @@ class InMemoryServer:
             Refused: the call deserves a JSON-RPC error.
         """
         params = {key: _decode(value) for key, value in call.params.items()}
-        context = CallContext(call, wants_every_log=self.era is Era.LEGACY and call.caller.era is Era.LEGACY)
+        context = CallContext(call, wants_every_log=self._logs_all_for(call.caller))
         result = await self._answer(call.method, params, context)
         if self.era is Era.LEGACY:
             return result
@@ -265,6 +265,10 @@ class InMemoryServer:
         if call.method in _CACHEABLE and head["resultType"] == "complete":
             head |= {"ttlMs": self.ttl_ms, "cacheScope": self.cache_scope}
         return head | result | {"_meta": {SERVER_INFO: self.info} | result.get("_meta", {})}
+
+    def _logs_all_for(self, caller: Caller) -> bool:
+        """Whether a caller that sets no level is told every line."""
+        return caller.hears_every_log or (self.era is Era.LEGACY and caller.era is Era.LEGACY)
 
     async def _answer(self, method: str, params: JsonObject, context: CallContext) -> JsonObject:
         if method in self._methods:

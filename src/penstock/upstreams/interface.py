@@ -6,14 +6,14 @@ them (`Answer.era`), so that a call between two sides of one era is never re-enc
 Knows: raw JSON slices. Does not know: HTTP of the client's side, views, policies.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
 from penstock import __version__
 from penstock.errors import ServerError
-from penstock.protocol.client_capabilities import declared, read_askable
+from penstock.protocol.client_capabilities import EVERYTHING, declared, read_askable
 from penstock.protocol.messages import ResultMarks
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.questions import Ask, Question
@@ -37,6 +37,21 @@ class Sink(Protocol):
     def notify(self, method: str, params: "dict[str, msgspec.Raw]") -> None:
         """A server logs outside any call. Must not raise or block."""
 
+    def subscriptions(self, server: str) -> Iterable[str]:
+        """The resources of that server it has subscribed to."""
+        ...
+
+    def hear_apart(self, uri: str, *, apart: bool) -> None:
+        """Whether it hears of that resource by `updated` alone, or by what is told to all."""
+
+    def updated(self, uri: str) -> bool:
+        """A resource, or a part of one, was updated; False when it does not hear apart of it. Must not raise or block."""
+        ...
+
+
+_UNASKED: Final = "the gateway"
+"""Never what callers that are asked share: that has a line's end in it."""
+
 
 class Caller:
     """Who calls, as far as a server may learn it.
@@ -51,6 +66,7 @@ class Caller:
         "client_info",
         "encoded_meta",
         "era",
+        "hears_every_log",
         "modern_capabilities",
         "principal",
         "revision",
@@ -67,7 +83,10 @@ class Caller:
         capabilities: bytes = b"{}",
         client_info: bytes = b"",
         principal: str = "",
+        *,
+        is_asked: bool = True,
     ) -> None:
+        """`is_asked`: False for the gateway itself, which declares everything so that servers show everything, and refuses."""
         self.era: Final = era
         self.revision: Final = revision
         self.session: Final = session
@@ -80,12 +99,15 @@ class Caller:
         """Who asks, as sign-in has it; empty where there is none."""
         self.askable: Final = read_askable(capabilities, revision)
         """What a server may ask while it works on a call of this client."""
-        self.can_be_asked: Final = bool(self.askable)
+        self.can_be_asked: Final = bool(self.askable) and is_asked
+        self.hears_every_log: Final = era is Era.LEGACY and session is not None
+        """Until it sets a level it takes whatever its server logs; a modern server has to be asked for that."""
         self.sink: Sink | None = None
         """Takes what belongs to a legacy client's session and to none of its calls; None where there is no session."""
         self.modern_capabilities: Final = capabilities if era is Era.MODERN else declared(self.askable, LATEST_MODERN)
         """The same as a modern server is told, JSON object."""
-        self.shared_key: Final = ("shared", f"{principal}\n{declared(self.askable, LATEST_MODERN).decode()}")
+        equals = f"{principal}\n{declared(self.askable, LATEST_MODERN).decode()}" if is_asked else _UNASKED
+        self.shared_key: Final = ("shared", equals)
         """Callers of equal ones may share a session at a legacy server."""
         self.encoded_meta: tuple[str, Raw] | None = None
         """Revision, and the `_meta` object that says the above in it; kept by upstreams so that it is encoded once."""
@@ -95,9 +117,15 @@ class Caller:
 
 
 PENSTOCK: Final = Caller(
-    Era.MODERN, LATEST_MODERN, None, b"{}", b'{"name":"penstock","version":"%b"}' % __version__.encode()
+    Era.MODERN,
+    LATEST_MODERN,
+    None,
+    declared(EVERYTHING, LATEST_MODERN),
+    b'{"name":"penstock","version":"%b"}' % __version__.encode(),
+    is_asked=False,
 )
-"""Who asks when the gateway asks for itself."""
+"""Who asks when the gateway asks for itself. It declares all there is, as servers hide what their client is not up to; a client's
+own calls declare what that client can."""
 Heard = Notify
 """Takes what a server says beside its calls: that a list has changed, or a resource somebody subscribed to."""
 
@@ -247,6 +275,17 @@ class QuickUpstream(Protocol):
         ...
 
 
+@runtime_checkable
+class SubscribesApart(Protocol):
+    """An upstream some of whose servers tell of a resource only in the session that has subscribed to it, or has changed it."""
+
+    async def subscribe_apart(self, caller: Caller, uri: str) -> None:
+        """Subscribe in that caller's own session too, if it has one; of what is heard there its `sink` is told."""
+
+    async def unsubscribe_apart(self, caller: Caller, uri: str) -> None:
+        """Stop that; whatever the server says."""
+
+
 class Upstream(Protocol):
     """One configured server. Implementations: streamable_http, stdio, in_memory."""
 
@@ -287,7 +326,8 @@ class Upstream(Protocol):
     def hear(self, heard: Heard) -> None:
         """Tell of changes from now on, and ask the server to tell them where it has to be asked; the last one given hears.
 
-        Whatever becomes of connection, session or process, it is asked again, until `close`.
+        Whatever becomes of connection, session or process, it is asked again, until `close`. That a list has changed may be told
+        more than once: by each session in which the server says it.
         """
         ...
 

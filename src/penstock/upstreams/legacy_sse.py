@@ -11,6 +11,7 @@ Source: 2024-11-05 basic/transports, basic/lifecycle. Why so many conversations:
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -20,13 +21,15 @@ from penstock.errors import ServerError, ServerUnavailable
 from penstock.http.client import ClientConnection, Response
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.messages import Message, Notification
+from penstock.protocol.subscriptions import UPDATED
 from penstock.protocol.versions import LATEST_LEGACY, Era
 from penstock.upstreams.backoff import Backoff
 from penstock.upstreams.conversation import Conversation
 from penstock.upstreams.conversation_flight import ConversationCounts
-from penstock.upstreams.interface import Answer, Call, Caller, Description, Raw
+from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Description, Heard, Raw
 from penstock.upstreams.legacy_sse_settings import LegacySseSettings
 from penstock.upstreams.legacy_sse_wire import SseForgotten, SseWire
+from penstock.upstreams.own_subscriptions import OwnSubscriptions
 from penstock.upstreams.sessions import Key, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Agreement, judge_initialize
@@ -52,6 +55,7 @@ class SseSession:
         "key",
         "last_used",
         "on_lost",
+        "own",
         "talk",
         "version",
         "wire",
@@ -71,11 +75,13 @@ class SseSession:
         self.ended: Final = asyncio.Event()
         self.on_lost: Callable[[], object] | None = None
         """Told when it is over: whoever listens in it."""
+        self.own: OwnSubscriptions | None = None
+        """What its client has subscribed to in it; None when it is no client's own."""
 
     @property
     def is_in_use(self) -> bool:
         """Calls are under way, or somebody listens in it."""
-        return self.in_flight > 0 or self.on_lost is not None
+        return self.in_flight > 0 or self.on_lost is not None or (self.own is not None and self.own.is_in_use)
 
     def __repr__(self) -> str:
         return f"<SseSession {self.key[0]} {self.talk!r}>"
@@ -122,6 +128,7 @@ class LegacySse:
         "_opening",
         "_retry_at",
         "_settings",
+        "heard",
         "version",
     )
 
@@ -151,6 +158,8 @@ class LegacySse:
         self._ended_at = self._retry_at = -1e9
         self._last_error = ""
         self._lost_sessions = self._dropped = 0
+        self.heard: Heard | None = None
+        """Takes what the server says of changes in conversations that are no listener's."""
         self.version = LATEST_LEGACY
         """What `initialize` asks for when the caller has no revision of its own to ask for."""
 
@@ -191,6 +200,18 @@ class LegacySse:
     def binds(self, caller: Caller) -> bool:
         """Whether that caller has a conversation to itself."""
         return self._book.key_for(caller)[0] == "own"
+
+    async def subscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`."""
+        session = await self.session_for(caller)
+        if session.own is not None:
+            await session.own.subscribe(uri)
+
+    async def unsubscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`."""
+        session = self._book.find(self._book.key_for(caller), self._clock.now())
+        if session is not None and session.own is not None:
+            await session.own.unsubscribe(uri)
 
     def roots_changed(self, caller: Caller) -> None:
         """Tell the conversation of that caller alone, if it has one."""
@@ -254,15 +275,16 @@ class LegacySse:
         await self._wait_for_next_attempt()
         began_at = self._clock.now()
         is_own = key[0] == "own"
+        is_ours = key == PENSTOCK.shared_key  # what is asked there says nothing of how calls are to be made
         wire = SseWire(self._link, self._settings, self._count_dropped)
         talk = Conversation(
             self._link.name,
             wire,
             bounds=self._settings,
             counts=self._counts,
-            habits=self._habits,
+            habits=Habits() if is_ours else self._habits,
             advice=_ADVICE,
-            client=caller if is_own else None,
+            client=caller if is_own or is_ours else None,
         )
         talk.era = Era.LEGACY
         wire.received, wire.on_over = talk.received, talk.end
@@ -279,9 +301,15 @@ class LegacySse:
             raise
         session = SseSession(key, target, wire, talk, agreement)
         session.began_at = began_at
+        if not is_ours:
+            talk.heard = partial(self._tell, session)
+        if is_own and caller.sink is not None:
+            session.own = OwnSubscriptions(self._link.name, caller, caller.sink, partial(self._carry, session))
         wire.on_over = lambda: self._over(session)
         for surplus in self._book.add(session, self._clock.now()):
             self._end(surplus)
+        if session.own is not None:
+            session.own.renew()
         return session
 
     async def _wait_for_next_attempt(self) -> None:
@@ -322,7 +350,16 @@ class LegacySse:
         self._book.remove(session)
         self._end(session)
 
+    def _tell(self, session: SseSession, method: str, params: dict[str, Raw]) -> None:
+        """A conversation has heard of a change. What its client has subscribed to in it is for that client alone."""
+        own = session.own
+        if self.heard is not None and (method != UPDATED or own is None or not own.heard(params)):
+            self.heard(method, params)
+
     def _end(self, session: SseSession) -> None:
+        if session.own is not None:
+            session.own.close()
+            session.own = session.talk.heard = None  # they hold the session
         session.talk.close()
         session.wire.close()
         session.ended.set()

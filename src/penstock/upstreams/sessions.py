@@ -16,6 +16,7 @@ from penstock.clock import Clock
 from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call, Caller, Description
+from penstock.upstreams.own_subscriptions import OwnSubscriptions
 from penstock.upstreams.pool import Pool, PoolSettings
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.streamable_http_side import Side
@@ -72,6 +73,7 @@ class LegacySession:
         "listening",
         "log_rank",
         "on_lost",
+        "own",
         "post_head",
         "questions",
         "side",
@@ -98,8 +100,10 @@ class LegacySession:
         """Those under way, by our id."""
         self.is_over = False
         """Nothing can be sent in it any more."""
-        self.listening: asyncio.Task[None] | None = None
+        self.listening: asyncio.Task[Any] | None = None
         """To what its server says beside the calls."""
+        self.own: OwnSubscriptions | None = None
+        """What its client has subscribed to in it; None when it is no client's own, or not listened to."""
         self.last_used = 0.0
         self.log_rank = len(LOG_LEVELS)
         """The most talkative log level set so far."""
@@ -107,12 +111,14 @@ class LegacySession:
     def hang_up(self) -> None:
         """Nothing is sent in it any more; what it holds and is held by is let go of, so that no cycle keeps it."""
         self.is_over = True
-        listening, questions = self.listening, self.questions
-        self.listening = self.questions = self.side = None
+        listening, questions, own = self.listening, self.questions, self.own
+        self.listening = self.questions = self.side = self.own = None
         if listening is not None:
             listening.cancel()
         if questions is not None:
             questions.close()
+        if own is not None:
+            own.close()
         if self.on_lost is not None:
             self.on_lost()
 
@@ -124,7 +130,7 @@ class LegacySession:
     @property
     def is_in_use(self) -> bool:
         """Calls are under way, or somebody listens to its stream."""
-        return bool(self.calls) or self.on_lost is not None
+        return bool(self.calls) or self.on_lost is not None or (self.own is not None and self.own.is_in_use)
 
     @property
     def is_exclusive(self) -> bool:
@@ -307,7 +313,7 @@ class SessionBook(Generic[S]):
         for session in self._own.values():  # least recently used first
             if session.last_used > limit:
                 break
-            if not session.in_flight:
+            if not session.is_in_use:
                 idle.append(session)
         return [session for session in idle if self.remove(session)]
 

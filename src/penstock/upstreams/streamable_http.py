@@ -6,6 +6,7 @@ it was not processed in the first.
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
@@ -83,6 +84,8 @@ class StreamableHttpUpstream:
         self._feed: ModernFeed | LegacyFeed[Any] | None = None
         self._reopening: asyncio.Task[None] | None = None
         """The end of the feed before, and the begin of the next one."""
+        self._asking: asyncio.Task[None] | None = None
+        """Which era to speak with those callers that nobody has brought here yet."""
         self._last_error = ""
         self._last_error_at = 0.0
         self._take_versions()
@@ -159,8 +162,15 @@ class StreamableHttpUpstream:
         return self._modern.requests.learn_tools(tools)
 
     def binds(self, caller: Caller) -> bool:
-        """When each session has one of its own at the server."""
-        return self._choice[caller.era] is not Era.MODERN and self._legacy.binds(caller)
+        """When each session has one of its own at the server.
+
+        While it is not known which era is spoken with such a caller, that is asked meanwhile: whoever sends the caller's calls
+        elsewhere because of our answer would never let us find out.
+        """
+        era = self._choice[caller.era]
+        if era is None and self._asking is None and not self._is_closed:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_era(caller), name=f"{self._name} era")
+        return era is not Era.MODERN and self._legacy.binds(caller)
 
     def roots_changed(self, caller: Caller) -> None:
         """See `Upstream`."""
@@ -169,7 +179,7 @@ class StreamableHttpUpstream:
 
     def hear(self, heard: Heard) -> None:
         """Tell of changes; see `Upstream`. The server was described before."""
-        self._heard = self._legacy_http.heard = heard
+        self._heard = self._legacy_http.listening.heard = self._legacy_sse.heard = self._modern.heard = heard
         if self._feed is None and self._reopening is None and not self._is_closed:
             self._feed = self._open_feed()
 
@@ -187,6 +197,19 @@ class StreamableHttpUpstream:
             await asyncio.wait((self._reopening,))
         if self._feed is not None:
             await self._feed.unsubscribe(uri)
+
+    async def subscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`: where the session is the caller's own."""
+        if self._choice[caller.era] is Era.LEGACY and self._legacy.binds(caller):
+            with contextlib.suppress(
+                PenstockError
+            ):  # it is told what the gateway hears, and calls find out what is wrong
+                await self._legacy.subscribe_apart(caller, uri)
+
+    async def unsubscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`."""
+        if self._choice[caller.era] is Era.LEGACY and self._legacy.binds(caller):
+            await self._legacy.unsubscribe_apart(caller, uri)
 
     async def close_session(self, session: str) -> None:
         """End the server's session that belongs to a client session, if there is one; bounded."""
@@ -224,6 +247,9 @@ class StreamableHttpUpstream:
         if self._reopening is not None:
             self._reopening.cancel()
             await asyncio.wait((self._reopening,))
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait((self._asking,))
         await self._probing.close()
         await self._legacy_sse.close()
         await self._legacy_http.close()
@@ -301,6 +327,14 @@ class StreamableHttpUpstream:
             if era is None:
                 raise self._speaks_nothing()
         return era
+
+    async def _ask_era(self, caller: Caller) -> None:
+        try:
+            await self._ready(caller)
+        except PenstockError:
+            pass  # the next call finds out for itself, and has somebody to tell
+        finally:
+            self._asking = None
 
     async def _probe(self, caller: Caller) -> None:
         """Ask until it is known which era to speak with callers of that one's era."""

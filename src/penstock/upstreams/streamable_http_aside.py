@@ -6,17 +6,21 @@ Invariant: what could be about several calls reaches none of them.
 Source: 2025-11-25 basic/transports: such messages SHOULD be unrelated to calls, and servers that name no call send theirs here.
 """
 
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
 from penstock.protocol.messages import Message, Notification, Request
 from penstock.protocol.meta import PROGRESS_TOKEN
-from penstock.protocol.subscriptions import CAPABILITY_OF
-from penstock.upstreams.interface import Call, Heard, Raw, Sink
+from penstock.protocol.subscriptions import CAPABILITY_OF, UPDATED
+from penstock.upstreams.interface import Call, Raw, Sink
 from penstock.upstreams.log_levels import is_wanted
 from penstock.upstreams.questions import Ask
 from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.streamable_http_reception import HttpCounts
+
+HeardIn = Callable[[str, dict[str, Raw], LegacySession], None]
+"""Takes method and params of what is said of a change, and the session in which it is said."""
 
 
 class Aside:
@@ -24,7 +28,7 @@ class Aside:
 
     __slots__ = ("_counts", "_heard", "_session", "_sink")
 
-    def __init__(self, session: LegacySession, sink: Sink | None, heard: Heard, counts: HttpCounts) -> None:
+    def __init__(self, session: LegacySession, sink: Sink | None, heard: HeardIn, counts: HttpCounts) -> None:
         """
         Args:
             sink: of the client the session belongs to; None when it is lent to one caller after the other.
@@ -32,7 +36,7 @@ class Aside:
         """
         self._session: Final = session
         self._sink: Final = sink
-        self._heard: Final = heard
+        self._heard: Final[HeardIn] = heard
         self._counts: Final = counts
 
     def __repr__(self) -> str:
@@ -54,8 +58,8 @@ class Aside:
         return call.ask if call is not None else None
 
     def _notified(self, method: str, params: dict[str, Raw]) -> None:
-        if method in CAPABILITY_OF:
-            self._heard(method, params)
+        if method in CAPABILITY_OF or method == UPDATED:
+            self._heard(method, params, self._session)
         elif method == "notifications/progress":
             self._progressed(params)
         elif method == "notifications/message":

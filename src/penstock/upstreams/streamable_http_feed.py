@@ -44,10 +44,15 @@ class Losable(Protocol):
 class Stream(Protocol):
     """What is said in a session beside the calls."""
 
-    has_gap: bool
-    """Something may have been missed."""
-    is_open: asyncio.Event
-    """It has begun, once at least."""
+    @property
+    def has_gap(self) -> bool:
+        """Something may have been missed."""
+        ...
+
+    @property
+    def is_open(self) -> asyncio.Event:
+        """It has begun, once at least."""
+        ...
 
     async def run(self) -> Response | None:
         """Hand on what comes, until the server refuses the stream: then its refusal, or None when it cannot be reached."""

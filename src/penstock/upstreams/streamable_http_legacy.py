@@ -22,19 +22,20 @@ from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.envelopes import encode_notification, encode_request
 from penstock.protocol.input_required import NOT_FOR_LEGACY
-from penstock.protocol.messages import Message, Request
+from penstock.protocol.messages import Message
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw, Sink
+from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw
 from penstock.upstreams.log_levels import log_rank
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.sessions import STATELESS, ExclusiveSessions, Key, LegacySession, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
-from penstock.upstreams.streamable_http_aside import Aside
+from penstock.upstreams.streamable_http_feed import Stream
 from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_handshake import HttpHandshake, NotLegacyAnswer
 from penstock.upstreams.streamable_http_legacy_flight import SessionSide
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
+from penstock.upstreams.streamable_http_listening import SessionListening
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception
 from penstock.upstreams.streamable_http_refusals import (
@@ -47,7 +48,6 @@ from penstock.upstreams.streamable_http_refusals import (
 )
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
 from penstock.upstreams.streamable_http_side import Supervisor
-from penstock.upstreams.streamable_http_stream import SessionStream
 
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
 _DEFAULT_RETRY_SECONDS: Final = 1.0
@@ -72,7 +72,7 @@ class LegacyHttp:
         "_opening",
         "_pools",
         "_settings",
-        "heard",
+        "listening",
         "version",
     )
 
@@ -92,8 +92,7 @@ class LegacyHttp:
             settings=settings.exclusive_sessions,
             clock=clock,
         )
-        self.heard: Heard = _ignore
-        """Takes what servers say of changes in sessions of clients."""
+        self.listening: Final = SessionListening(link, settings, counts, clock, lose=self.lose, carry=self._carry)
         self._background: set[asyncio.Task[None]] = set()
         self._last_id = 0
         self.version = LATEST_LEGACY
@@ -178,21 +177,25 @@ class LegacyHttp:
 
     def stream_of(
         self, session: LegacySession, take: Callable[[Message], None], missed: Callable[[], None], has_gap: bool
-    ) -> SessionStream:
-        """The session's GET stream; requests on it are answered here, unless `take` hands them on."""
-        take = partial(self._take_aside, session, take)
-        settings, clock = self._settings, self._clock
-        return SessionStream(self._link, session, take, missed=missed, has_gap=has_gap, settings=settings, clock=clock)
-
-    def _take_aside(self, session: LegacySession, take: Callable[[Message], None], message: Message) -> None:
-        if isinstance(message, Request) and session.questions is not None:
-            session.questions.asked(message, None)  # about no call of which we know: nobody can be asked
-        else:
-            take(message)
+    ) -> Stream:
+        """The session's own stream; see `FeedSide`."""
+        return self.listening.stream_of(session, take, missed, has_gap)
 
     def has_lost(self, session: LegacySession, refusal: Response) -> bool:
         """Whether a refused stream means that the server does not know the session any more."""
         return session.id is not None and (refusal.status == 404 or speaks_of_session(refusal))
+
+    async def subscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`."""
+        session = await self.session_for(caller)
+        if session.own is not None:
+            await session.own.subscribe(uri)
+
+    async def unsubscribe_apart(self, caller: Caller, uri: str) -> None:
+        """See `SubscribesApart`."""
+        session = self._book.find(self._book.key_for(caller), self._clock.now())
+        if session is not None and session.own is not None:
+            await session.own.unsubscribe(uri)
 
     def roots_changed(self, caller: Caller) -> None:
         """Tell the session of that caller alone, if it has one."""
@@ -261,40 +264,21 @@ class LegacyHttp:
         session.side = SessionSide(self, session)
         session.post_head = self._link.post_head + head
         try:
-            await self._settle_in(session, caller.sink if is_own else None)
+            await self._settle_in(session, caller if is_own else None)
         except BaseException:
             self._book.remove(session)
             self._in_background(self._end(session))
             raise
         return session
 
-    async def _settle_in(self, session: LegacySession, sink: Sink | None) -> None:
+    async def _settle_in(self, session: LegacySession, client: Caller | None) -> None:
         await self._tell(session, encode_notification("notifications/initialized", {}), strict=True)
         if session.is_exclusive:
             self._book.issues_ids = True
         else:
             for surplus in self._book.add(session, self._clock.now()):
                 self._in_background(self._end(surplus))
-        if session.id is not None and session.key[0] != "shared":
-            await self._listen(session, sink)
-
-    async def _listen(self, session: LegacySession, sink: Sink | None) -> None:
-        """Hear what the server says beside the calls, from the first call on; without, if it takes too long or is refused."""
-        aside = Aside(session, sink, self.heard, self._counts)
-        stream = SessionStream(self._link, session, aside.take, settings=self._settings, clock=self._clock)
-        task = session.listening = asyncio.get_running_loop().create_task(self._listen_on(session, stream))
-        is_open = asyncio.ensure_future(stream.is_open.wait())
-        try:
-            await asyncio.wait(
-                (is_open, task), timeout=self._settings.stream_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            is_open.cancel()
-
-    async def _listen_on(self, session: LegacySession, stream: SessionStream) -> None:
-        refusal = await stream.run()
-        if refusal is not None and refusal.status == 404:
-            self.lose(session)
+        await self.listening.listen(session, client)
 
     async def _end(self, session: LegacySession) -> None:
         """Tell the server that a session is over."""
@@ -477,16 +461,16 @@ class LegacyHttp:
         task.add_done_callback(self._background.discard)
 
     def reception(self, request_id: bytes, session: LegacySession | None, call: Call | None) -> Reception:
-        questions = session.questions if session is not None else None
-        return Reception(self._link.name, request_id, Era.LEGACY, self._counts, call=call, questions=questions)
+        questions: Questions | None = None
+        heard: Heard | None = None
+        if session is not None:
+            questions, heard = session.questions, partial(self.listening.tell, session=session)
+        name, counts = self._link.name, self._counts
+        return Reception(name, request_id, Era.LEGACY, counts, call=call, questions=questions, heard=heard)
 
     def _next_id(self) -> bytes:
         self._last_id += 1
         return b"%d" % self._last_id
-
-
-def _ignore(_method: str, _params: dict[str, Raw]) -> None:
-    """Nobody hears it."""
 
 
 def _until_any(_: object) -> bool:

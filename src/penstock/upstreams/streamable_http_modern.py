@@ -22,7 +22,7 @@ from penstock.protocol.errors import (
     UNSUPPORTED_VERSION,
 )
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Raw, Result
+from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Heard, Raw, Result
 from penstock.upstreams.stdio_eras import Agreement, DiscoverVerdict, Modern, NotModern, judge_discover
 from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_link import HttpLink
@@ -64,12 +64,14 @@ class NotModernAnswer(PenstockError):
 class ModernHttp:
     """The modern side of one server."""
 
-    __slots__ = ("_counts", "_link", "_settings", "requests")
+    __slots__ = ("_counts", "_link", "_settings", "heard", "requests")
     landed = None
 
     def __init__(self, link: HttpLink, settings: StreamableHttpSettings, counts: HttpCounts) -> None:
         self._link, self._settings, self._counts = link, settings, counts
         self.requests: Final = ModernRequests(link.post_head, settings.client_info)
+        self.heard: Heard | None = None
+        """Takes what the server says of changes on calls' own streams, which it should not do there."""
 
     def __repr__(self) -> str:
         return f"<ModernHttp {self._link.name} {self.requests!r}>"
@@ -103,7 +105,7 @@ class ModernHttp:
 
     def reception(self, call: Call, request_id: bytes) -> Reception:
         """See `Side`."""
-        return Reception(self._link.name, request_id, Era.MODERN, self._counts, call=call)
+        return Reception(self._link.name, request_id, Era.MODERN, self._counts, call=call, heard=self.heard)
 
     def ordinary(self, body: bytes | memoryview, request_id: bytes) -> Answer | None:
         """See `Side`."""

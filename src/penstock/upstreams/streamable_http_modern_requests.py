@@ -12,10 +12,11 @@ import msgspec
 
 from penstock.protocol.envelopes import encode_request
 from penstock.protocol.headers import standard_headers
-from penstock.protocol.meta import PROGRESS_TOKEN, encode_modern_meta
+from penstock.protocol.meta import LOG_LEVEL, PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.param_headers import Invalid, ParamHeader, param_header_rules, write_param_headers
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.interface import Call, Caller, Raw
+from penstock.upstreams.log_levels import EVERY_LOG, asking_for_logs
 from penstock.upstreams.streamable_http_link import content_length, extra_lines
 
 _MAX_HEADS: Final = 2048
@@ -23,6 +24,8 @@ _MAX_KEPT_NAME: Final = 512
 """Characters: a client can write URIs of megabytes."""
 _TOOLS_CALL: Final = b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":{"name":%b,"arguments":%b,"_meta":%b}}'
 _encode = msgspec.json.Encoder().encode
+_EVERY_LOG: Final = b",%b" % _encode({LOG_LEVEL: EVERY_LOG})[1:]
+"""The end of the `_meta` of callers that take every line of log."""
 
 
 class ModernRequests:
@@ -109,14 +112,17 @@ class ModernRequests:
         cached = caller.encoded_meta
         if cached is None or cached[0] != self.version:
             info = caller.client_info or self._client_info
-            own = encode_modern_meta(self.version, info, caller.modern_capabilities)
+            own = encode_modern_meta(self.version, info, caller.modern_capabilities, asking_for_logs(caller, None))
             caller.encoded_meta = cached = (self.version, Raw(own))
         meta = call.meta
         if not meta:
             return cached[1]
         if PROGRESS_TOKEN in meta:
             meta = meta | {PROGRESS_TOKEN: Raw(request_id)}
-        return Raw(b"%b,%b" % (bytes(cached[1])[:-1], _encode(meta)[1:]))
+        cut = (
+            len(_EVERY_LOG) if caller.hears_every_log and LOG_LEVEL in meta else 1
+        )  # what it has set stands in its place
+        return Raw(b"%b,%b" % (bytes(cached[1])[:-cut], _encode(meta)[1:]))
 
     def _new_head(self, method: str, name: str | None) -> bytes:
         head = self._post_head + standard_headers(self.version, method, name)

@@ -1,7 +1,8 @@
 """Take in what a server sends in answer to one request: events or a body, until the answer to it is there.
 
 Knows: JSON-RPC messages, our id, the caller's progress token and log level. Does not know: connections, statuses, sessions.
-Invariants: only a reply with our id is an answer; a notification reaches the caller only if it belongs to this call.
+Invariants: only a reply with our id is an answer; a notification reaches the caller only if it belongs to this call. That
+something has changed belongs to nobody's call, and is not lost where a server says it in the course of one.
 """
 
 from time import monotonic
@@ -21,8 +22,9 @@ from penstock.protocol.messages import (
     ResultMarks,
 )
 from penstock.protocol.meta import PROGRESS_TOKEN
+from penstock.protocol.subscriptions import CAPABILITY_OF, UPDATED
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Failure, Result
+from penstock.upstreams.interface import Answer, Call, Failure, Heard, Result
 from penstock.upstreams.log_levels import is_wanted
 from penstock.upstreams.questions import Questions
 
@@ -52,6 +54,7 @@ class Reception:
         "_call",
         "_counts",
         "_era",
+        "_heard",
         "_marks",
         "_questions",
         "_server",
@@ -71,9 +74,14 @@ class Reception:
         *,
         call: Call | None = None,
         questions: Questions | None = None,
+        heard: Heard | None = None,
     ) -> None:
-        """`questions`: takes what a legacy server asks; None when it must not ask."""
-        self._server, self.id, self._era = server, request_id, era
+        """
+        Args:
+            questions: takes what a legacy server asks; None when it must not ask.
+            heard: takes what the server says of changes, unless the call listens to them itself.
+        """
+        self._server, self.id, self._era, self._heard = server, request_id, era, heard
         self._counts, self._call, self._questions = counts, call, questions
         self._marks: ResultMarks | None = None
         self.reply: Reply | None = None
@@ -174,5 +182,7 @@ class Reception:
             self._questions.cancelled(params)
         elif call is not None and call.hear is not None:
             call.hear(notification.method, params)
+        elif self._heard is not None and (notification.method in CAPABILITY_OF or notification.method == UPDATED):
+            self._heard(notification.method, params)
         else:
             self._counts.other_notifications += 1

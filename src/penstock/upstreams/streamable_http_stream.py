@@ -38,7 +38,6 @@ class SessionStream:
         "_clock",
         "_last_event_id",
         "_link",
-        "_missed",
         "_retry_ms",
         "_session",
         "_settings",
@@ -46,6 +45,7 @@ class SessionStream:
         "breaks",
         "has_gap",
         "is_open",
+        "missed",
         "seen",
     )
 
@@ -67,7 +67,7 @@ class SessionStream:
             has_gap: that may be so from the start.
         """
         self._link, self._session, self._settings, self._clock = link, session, settings, clock
-        self._take, self._missed, self.has_gap = take, missed, has_gap
+        self._take, self.missed, self.has_gap = take, missed, has_gap
         self._last_event_id = b""
         self._retry_ms: int | None = None
         self.is_open = asyncio.Event()
@@ -105,7 +105,14 @@ class SessionStream:
         self.is_open.set()
         if self.has_gap:
             self.has_gap = False
-            self._missed()
+            self.missed()
+
+    def note_gap(self) -> None:
+        """Something may have been missed: that is said at once, or when the stream is there."""
+        if self.is_open.is_set():
+            self.missed()
+        else:
+            self.has_gap = True
 
     def _pause(self, failures: int) -> float:
         """What the server asks for, but ever longer where streams bring nothing and say nothing of being resumed."""

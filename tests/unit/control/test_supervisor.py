@@ -251,7 +251,7 @@ def test_no_descriptor_is_where_nobody_needs_it(tmp_path: Path) -> None:
         it.wait_for("ready", 3)
         for index in "012":
             own = [line[2].partition(":")[0] for line in it.said("descriptor") if line[0] == index]
-            assert own.count("socket") == 1
+            assert own.count("socket") == 2, "one that siblings connect to, one by which they pass connections"
             assert own.count("pipe") == 2, "that the supervisor lives, and for, or from, the others that they do"
         inherited = [line[2] for line in it.said("inherited")]
         assert not any("socket" in name for name in inherited)

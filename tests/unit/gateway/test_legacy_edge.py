@@ -199,8 +199,9 @@ async def test_the_level_a_session_sets_goes_with_its_calls(empty: Running) -> N
     await empty.apply({"talker": lambda: InMemoryUpstream("talker", server)})
     _, session = await empty.initialize()
     await empty.listed()
-    silent = await empty.legacy("tools/call", {"name": "talker_talk"}, session=session)
-    assert "notifications" not in silent
+    unset = await empty.legacy("tools/call", {"name": "talker_talk"}, session=session)
+    assert [note["params"]["data"] for note in unset["notifications"]] == ["quiet", "loud"]
+    assert "notifications" not in await empty.legacy("tools/call", {"name": "talker_talk"})
     assert (await empty.legacy("logging/setLevel", {"level": "error"}, session=session))["result"] == {}
     assert (await empty.legacy("logging/setLevel", {"level": "error"}))["result"] == {}
     answer = await empty.legacy("tools/call", {"name": "talker_talk"}, session=session)

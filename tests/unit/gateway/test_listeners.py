@@ -266,6 +266,20 @@ async def test_who_subscribed_to_part_and_whole_is_told_once(hall: Hall) -> None
     assert wire.uris == ["file:///a/b"]
 
 
+async def test_who_hears_of_a_resource_apart_is_not_told_what_all_are_told(hall: Hall) -> None:
+    listener, wire = hall.listener(uris=("file:///a", "file:///b"))
+    for uri in ("file:///a", "file:///c"):
+        listener.hear_apart(uri, apart=True)
+    for uri in ("file:///a", "file:///a/part", "file:///b"):
+        hall.listeners.updated("s", uri)
+    await hall.settle()
+    assert wire.uris == ["file:///b"]
+    assert [listener.tell_apart(f"file:///{uri}") for uri in ("a/part", "a", "b", "c")] == [True, True, False, False]
+    assert wire.uris == ["file:///b", "file:///a/part", "file:///a"]
+    hall.listeners.unsubscribe(listener, "file:///a")
+    assert not listener.tell_apart("file:///a")
+
+
 async def test_only_updates_of_the_server_that_has_the_resource_are_told(hall: Hall) -> None:
     _, wire = hall.listener(uris=("a://1",), server="mine")
     hall.listeners.updated("theirs", "a://1")

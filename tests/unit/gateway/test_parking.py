@@ -145,3 +145,14 @@ async def test_who_parks_again_while_being_told_gets_a_place_and_all_its_time() 
     await lot.pass_time(3)
     assert (stubborn.expired, len(lot.parking)) == (2, 0)
     await until(lambda: all(task.done() for task in lot.tasks))
+
+
+async def test_when_the_gateway_stops_the_time_of_all_is_over_and_nobody_enters(lot: Lot) -> None:
+    parked = [Waiting() for _ in range(3)]
+    keys = [lot.park(one) for one in parked]
+    lot.parking.close()
+    assert [one.expired for one in parked] == [1, 1, 1]
+    assert [lot.parking.find(key) for key in keys] == [None] * 3
+    assert lot.parking.enter(Waiting()) is None
+    await lot.pass_time(700)
+    assert [one.expired for one in parked] == [1, 1, 1]

@@ -67,6 +67,18 @@ async def test_small_packets_are_not_held_back() -> None:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
+async def test_a_server_that_vanishes_is_missed_within_two_minutes() -> None:
+    async with connected(says(JSON)) as connection:
+        assert connection._transport is not None
+        sock: socket.socket = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+        idle = next(getattr(socket, name) for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE") if hasattr(socket, name))
+        first, between, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, option) for option in (idle, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert 0 < first + between * count <= 120
+
+
 async def test_a_small_request_is_one_write() -> None:
     transport = scripted()
     await feed(transport, transport.protocol.request(post(b"{}"), b"{}"), [JSON])

@@ -43,7 +43,9 @@ async def test_requests_and_streams_travel_over_tls(files: tuple[str, str]) -> N
         client = await lane.connect(tls=client_side)
         assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
         client.send(post(b"x"))
-        (await lane.exchange()).respond(200, b"over tls")
+        exchange = await lane.exchange()
+        assert not exchange.give_away(lambda *_: True)  # what makes the bytes ours stays here
+        exchange.respond(200, b"over tls")
         assert (await client.answer()).body == b"over tls"
         client.send(post(b"large"))
         (await lane.exchange()).respond(200, (b"[", memoryview(b"x" * 100_000), b"]"))

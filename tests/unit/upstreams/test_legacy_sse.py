@@ -7,8 +7,9 @@ import pytest
 
 from penstock.clock import FakeClock
 from penstock.errors import NeedsAuthorization, ServerBusy, ServerMisbehaved, ServerUnavailable
+from penstock.protocol.client_capabilities import EVERYTHING, declared
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Caller, Failure, Result
+from penstock.upstreams.interface import PENSTOCK, Answer, Caller, Failure, Result
 from penstock.upstreams.pool import PoolSettings
 from penstock.upstreams.questions import Question
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
@@ -298,6 +299,15 @@ class Aside:
     def notify(self, method: str, params: Any) -> None:
         self.heard.append((method, params))
 
+    def subscriptions(self, server: str) -> list[str]:
+        return []
+
+    def hear_apart(self, uri: str, *, apart: bool) -> None:
+        """Subscribes to nothing."""
+
+    def updated(self, uri: str) -> bool:
+        return False
+
 
 class TestFaults:
     async def test_a_stream_that_ends_in_a_call_fails_it_and_the_next_call_opens_another(self) -> None:
@@ -415,7 +425,7 @@ class TestFaults:
 
 
 class TestChanges:
-    async def test_they_are_heard_once_and_subscriptions_outlive_the_stream(self) -> None:
+    async def test_they_are_heard_and_subscriptions_outlive_the_stream(self) -> None:
         clock, script = FakeClock(), SseScript(echo)
         script.capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}}
         heard: list[tuple[str, Any]] = []
@@ -424,23 +434,52 @@ class TestChanges:
             await upstream.describe()
             upstream.hear(lambda method, params: heard.append((method, params.get("uri"))))
             assert await upstream.subscribe("x://1") is None
+            ours = next(one for one in script.streams if any(m.rpc == "resources/subscribe" for m in one.messages))
             await upstream.call(call_of(caller("own")))
             await until(lambda: _is_listening(upstream))
             for stream in script.streams:
                 await stream.say(method="notifications/tools/list_changed")
-            await script.streams[0].say(method="notifications/resources/updated", params={"uri": "x://1"})
-            await until(lambda: len(heard) == 2)
-            assert [method.rpartition("/")[2] for method, _ in heard] == ["list_changed", "updated"]
-            script.streams[0].line.close()
-            await until(lambda: upstream.state()["sessions"] == 1)
+            await ours.say(method="notifications/resources/updated", params={"uri": "x://1"})
+            await until(lambda: len(heard) == len(script.streams) + 1)
+            said = [method.rpartition("/")[2] for method, _ in heard]
+            assert sorted(said) == [*["list_changed"] * len(script.streams), "updated"], "by each in which it is said"
+            heard.clear()
+            ours.line.close()
+            await until(lambda: upstream.state()["sessions"] == 2)
             await until(lambda: not _is_listening(upstream))
             await clock.advance(1.5)
             await until(lambda: len(server.all("resources/subscribe")) == 2)
             await until(lambda: _is_listening(upstream))
-            await until(lambda: len(heard) >= 2 + 3 + 1)  # every list may be another one, and so may the resource
-            assert len(heard) == 2 + 3 + 1
+            await until(lambda: len(heard) >= 3 + 1)  # every list may be another one, and so may the resource
+            assert len(heard) == 3 + 1
             await upstream.unsubscribe("x://1")
             assert len(server.all("resources/unsubscribe")) == 1
+
+    async def test_the_conversation_that_lists_declares_all_there_is_and_refuses_what_it_is_asked(self) -> None:
+        script = SseScript(echo)
+        async with serving(script, path="/sse") as (_, upstream):
+            assert stream_of(await upstream.call(call_of(PENSTOCK))) == 0
+            (asked,) = said_in(script, "initialize")
+            assert asked.body["params"]["capabilities"] == json.loads(declared(EVERYTHING, "2025-11-25"))
+            script.on_message = silent
+            task = asyncio.create_task(upstream.call(call_of(PENSTOCK)))
+            for at_work in (False, True):
+                refused = await script.streams[0].ask(f"q-{at_work}", "roots/list")
+                assert refused["error"]["code"] == -32601
+                await until(lambda: len(said_in(script, "tools/call")) == 2)
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def test_what_is_asked_where_it_is_listed_makes_nobody_wait_for_a_turn(self) -> None:
+        script = SseScript(silent)
+        async with serving(script, path="/sse") as (_, upstream):
+            tasks = [asyncio.create_task(upstream.call(call_of(PENSTOCK)))]
+            await until(lambda: script.streams and said_in(script, "tools/call"))
+            await script.streams[0].ask("q", "roots/list")
+            tasks += [asyncio.create_task(upstream.call(call_of(MODERN))) for _ in range(2)]
+            await until(lambda: len(script.streams) == 2 and len(said_in(script, "tools/call", 1)) == 2)
+            for task in tasks:
+                task.cancel()
 
     async def test_a_resource_that_cannot_be_subscribed_to_is_refused_in_the_servers_words(self) -> None:
         async def refuse(asked: Asked, stream: Stream) -> None:

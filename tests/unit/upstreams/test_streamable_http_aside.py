@@ -79,6 +79,15 @@ class ClientStream:
     def notify(self, method: str, params: dict[str, Raw]) -> None:
         self.heard.append(method)
 
+    def subscriptions(self, server: str) -> list[str]:
+        return []
+
+    def hear_apart(self, uri: str, *, apart: bool) -> None:
+        """Subscribes to nothing."""
+
+    def updated(self, uri: str) -> bool:
+        return False
+
 
 def with_stream(sink: ClientStream, name: str = "a") -> Caller:
     caller = Caller(Era.LEGACY, "2025-11-25", name, b'{"elicitation":{}}', b'{"name":"old","version":"1"}')

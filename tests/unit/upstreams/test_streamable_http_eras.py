@@ -123,6 +123,34 @@ async def test_what_was_remembered_is_not_asked_again() -> None:
         assert upstream.eras.export() == remembered
 
 
+async def test_whoever_only_asks_whether_calls_are_bound_here_lets_the_era_be_found_out() -> None:
+    async with serving(Switchable(Era.MODERN)) as (server, upstream):
+        await upstream.describe(MODERN)
+        assert upstream.binds(LEGACY)  # for all that is known it may keep sessions
+        assert upstream.binds(LEGACY)
+        async with asyncio.timeout(5):
+            while upstream.binds(LEGACY):  # noqa: ASYNC110 - what is waited for tells nobody
+                await asyncio.sleep(0.002)
+        assert len(server.all("initialize")) == 1
+        assert server.all("tools/call") == []
+
+
+async def test_an_era_that_is_being_found_out_does_not_outlive_its_upstream() -> None:
+    async def silent(asked: Asked, line: Line) -> bytes:
+        if asked.rpc == "initialize":
+            await asyncio.Event().wait()
+        return await Switchable(Era.MODERN)(asked, line)
+
+    async with serving(silent) as (server, upstream):
+        await upstream.describe(MODERN)
+        assert upstream.binds(LEGACY)
+        async with asyncio.timeout(5):
+            while not server.all("initialize"):  # noqa: ASYNC110 - what is waited for tells nobody
+                await asyncio.sleep(0.002)
+            await upstream.close()
+        assert not any("era" in task.get_name() for task in asyncio.all_tasks())
+
+
 @pytest.mark.parametrize(("protocol", "rpcs"), [("2026-07-28", 1), ("2025-06-18", 4)])
 async def test_a_pinned_revision_is_not_probed(protocol: str, rpcs: int) -> None:
     async with serving(Switchable(Era.MODERN, Era.LEGACY), protocol=protocol) as (server, upstream):

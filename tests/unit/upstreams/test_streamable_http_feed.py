@@ -2,178 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from penstock.clock import FakeClock
 from penstock.errors import ServerUnavailable
 from penstock.protocol.subscriptions import LIST_CHANGED, UPDATED
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import PENSTOCK, Caller, Failure, Result
 from penstock.upstreams.sessions import MAX_SHARED
-from penstock.upstreams.streamable_http import StreamableHttpUpstream
 from penstock.upstreams.streamable_http_feed import RETRY_SECONDS, UNSUPPORTED_SECONDS, LegacyFeed
-from tests.unit.upstreams.scripted_http import (
-    LEGACY,
-    Asked,
-    Line,
-    Scripted,
-    call_of,
-    chunk,
-    discovered,
-    error,
-    http,
-    initialized,
-    result,
-    rpc,
-    serving,
-    stream,
-)
+from tests.unit.upstreams.feed_kit import EVERY_LIST, heard, server_of
+from tests.unit.upstreams.scripted_http import LEGACY, call_of, http
 from tests.unit.upstreams.stdio_kit import Notices, until
-
-EVERY_LIST = sorted(LIST_CHANGED.values())
-OPEN = stream(end=False)
-
-
-class Server:
-    """A server of one era at a time, which can be told to refuse, to forget, and to say something."""
-
-    def __init__(self, era: Era) -> None:
-        self.era = era
-        self.sessions: list[str] = []
-        self.known: set[str] = set()
-        self.lines: list[Line] = []
-        """Streams that are open, oldest first."""
-        self.get: bytes | None = None
-        """How GET is answered; None: with a stream."""
-        self.listen: bytes | None = None
-        self.subscribe: bytes | None = None
-        self.refuses_resources = False
-        self.hold: asyncio.Event | None = None
-        """Until then it does not say what it speaks, and then it goes away."""
-        self.issues_ids = True
-        self.is_down = False
-        self.heard = Notices()
-        self.clock = FakeClock()
-        self.upstream: StreamableHttpUpstream
-        self.scripted: Scripted
-
-    async def script(self, asked: Asked, line: Line) -> bytes | None:
-        if self.is_down:
-            line.close()
-            return None
-        if asked.rpc == "server/discover":
-            if self.hold is not None:
-                await self.hold.wait()
-                line.close()
-                return None
-            return discovered(asked) if self.era is Era.MODERN else http(400)
-        if self.era is Era.MODERN:
-            return await self._modern(asked, line)
-        return await self._legacy(asked, line)
-
-    async def _modern(self, asked: Asked, line: Line) -> bytes | None:
-        if asked.headers.get("mcp-protocol-version") != "2026-07-28":
-            refusal = {"code": -32022, "message": "no", "data": {"supported": ["2026-07-28"]}}
-            return http(400, rpc(id=asked.id, error=refusal))
-        if asked.rpc == "subscriptions/listen":
-            if self.listen is not None:
-                return self.listen
-            wanted = asked.body["params"]["notifications"]
-            acknowledged = rpc(method="notifications/subscriptions/acknowledged", params={"notifications": wanted})
-            return await self._stream(line, stream(acknowledged, end=False))
-        return result(asked, content=[], resultType="complete")
-
-    async def _legacy(self, asked: Asked, line: Line) -> bytes | None:
-        if asked.rpc == "initialize":
-            name = f"s-{len(self.sessions) + 1}" if self.issues_ids else None
-            self.sessions.append(str(name))
-            self.known.add(str(name))
-            return initialized(asked, name, tools={"listChanged": True}, resources={"subscribe": True})
-        if self.issues_ids and asked.headers.get("mcp-session-id") not in self.known:
-            return http(404)
-        if asked.method == "GET":
-            return self.get if self.get is not None else await self._stream(line, OPEN)
-        if asked.method == "DELETE":
-            self.known.discard(asked.headers["mcp-session-id"])
-            return http(200)
-        if asked.rpc.startswith("notifications/"):
-            return http(202)
-        if asked.rpc == "resources/subscribe":
-            if self.refuses_resources:
-                return error(asked, 200, -32002, "no such thing")
-            if self.subscribe is not None:
-                return self.subscribe
-        return result(asked, content=[])
-
-    async def _stream(self, line: Line, head: bytes) -> bytes | None:
-        await line.write(head)
-        self.lines.append(line)
-        try:
-            await line.until_closed()
-        finally:
-            if line in self.lines:
-                self.lines.remove(line)
-        return None
-
-    async def say(self, method: str, **params: Any) -> None:
-        await self.lines[-1].write(chunk(b"data: " + rpc(method=method, params=params) + b"\n\n"))
-
-    def end_stream(self) -> None:
-        self.lines.pop().close()
-
-    def forget(self) -> None:
-        """All sessions, and their streams, as a server that restarts does."""
-        self.known.clear()
-        while self.lines:
-            self.lines.pop().close()
-
-    def asked(self, rpc_method: str) -> list[Asked]:
-        return self.scripted.all(rpc_method)
-
-    @property
-    def gets(self) -> list[Asked]:
-        return [asked for asked in self.scripted.asked if asked.method == "GET"]
-
-    @property
-    def methods(self) -> list[str]:
-        return [method for method, _ in self.heard.items]
-
-    async def until(self, condition: Any) -> None:
-        """Move time on by tenths of a second until it is so."""
-
-        async def tick() -> None:
-            while not condition():
-                await self.clock.advance(0.1)
-                await asyncio.sleep(0.001)
-
-        await asyncio.wait_for(tick(), 8)
-
-    async def listened(self) -> None:
-        await until(lambda: len(self.lines) == 1)
-
-    async def hear(self) -> None:
-        await self.upstream.describe(PENSTOCK)
-        self.upstream.hear(self.heard)
-
-
-@asynccontextmanager
-async def server_of(era: Era, **settings: Any) -> AsyncIterator[Server]:
-    it = Server(era)
-    async with serving(it.script, clock=it.clock, **settings) as (it.scripted, it.upstream):
-        yield it
-
-
-@asynccontextmanager
-async def heard(era: Era = Era.LEGACY, **settings: Any) -> AsyncIterator[Server]:
-    """A server whose changes are heard."""
-    async with server_of(era, **settings) as it:
-        await it.hear()
-        await it.listened()
-        yield it
 
 
 async def test_what_a_legacy_server_says_on_its_stream_is_told_and_nothing_else() -> None:
@@ -237,8 +77,7 @@ async def test_a_session_that_a_call_finds_lost_is_listened_to_anew_at_once() ->
         server.known.clear()  # its stream stays open, as with some servers
         assert isinstance(await server.upstream.call(call_of(PENSTOCK)), Result)
         await server.until(lambda: any(asked.headers["mcp-session-id"] == "s-2" for asked in server.gets))
-        await until(lambda: len(server.lines) == 1)
-        assert set(server.methods) == set(EVERY_LIST)
+        await server.until(lambda: len(server.lines) == 1 and set(server.methods) == set(EVERY_LIST))
 
 
 async def test_a_stream_that_ended_is_opened_again_in_the_same_session_and_everything_counts_as_changed() -> None:
@@ -299,10 +138,9 @@ async def test_a_server_that_is_away_for_a_while_is_heard_again_and_everything_c
         await server.until(lambda: server.clock.now() > 1_020)
         server.heard.items.clear()
         server.is_down = False
-        await server.until(lambda: len(server.lines) == 1)
+        await server.until(lambda: len(server.lines) == 1 and set(server.methods) == {*EVERY_LIST, UPDATED})
         assert server.gets[-1].headers["mcp-session-id"] == server.sessions[-1]
         assert server.asked("resources/subscribe")[-1].headers["mcp-session-id"] == server.sessions[-1]
-        assert set(server.methods) == {*EVERY_LIST, UPDATED}
 
 
 async def test_a_resource_that_is_not_answered_does_not_keep_the_others_from_being_heard(
@@ -313,7 +151,7 @@ async def test_a_resource_that_is_not_answered_does_not_keep_the_others_from_bei
         await asyncio.gather(*(server.upstream.subscribe(f"a://{number}") for number in range(40)))
         server.subscribe = http(503)
         server.forget()
-        await server.until(lambda: len(server.lines) == 1)
+        await server.until(lambda: len(server.lines) == 1 and LIST_CHANGED["tools"] in server.methods)
         assert len([line for line in caplog.messages if "does not tell of updates of a://" in line]) == 40
         await server.say(LIST_CHANGED["tools"])
         await until(lambda: server.methods.count(LIST_CHANGED["tools"]) >= 2)

@@ -13,6 +13,7 @@ from penstock.gateway.view import View
 from penstock.http.event_stream import EventStream
 from penstock.http.messages import Body, joined
 from penstock.http.messages import Request as HttpRequest
+from penstock.http.passage import Give
 from penstock.http.server import Exchange
 from penstock.protocol.envelopes import (
     decode_batch,
@@ -56,6 +57,10 @@ class _MemberLink:
     def begin_stream(self, _headers: bytes) -> EventStream:
         self._settle(None)  # a cancelled member: it has no answer
         return EventStream.closed()
+
+    def give_away(self, _give: Give) -> bool:
+        """The connection carries more than this."""
+        return False
 
     def cut(self) -> None:
         """Nothing to cut: the batch's own exchange notices a client that is gone."""

@@ -164,7 +164,7 @@ class LegacyEdge:
             return True
         if home == hops.index or not self._needs_home(view, request, session.caller):
             return False
-        self._hand_over(hops, exchange, home, request.id)
+        self._hand_over(hops, exchange, home, request.id, is_home=True)
         return True
 
     async def _set_level_everywhere(
@@ -189,12 +189,16 @@ class LegacyEdge:
             return any(server.upstream.binds(caller) for server in view.servers)
         return route.server.upstream.binds(caller)
 
-    def _hand_over(self, hops: Hops, exchange: Exchange, worker: int, request_id: bytes | None) -> None:
+    def _hand_over(
+        self, hops: Hops, exchange: Exchange, worker: int, request_id: bytes | None, *, is_home: bool = False
+    ) -> None:
+        """Let another worker answer; the session's home has all that this client will ask for on its connection."""
+
         def fail(error: PenstockError) -> None:
             status, body = away(request_id, error)
             exchange.respond(200 if request_id is not None else status, body)
 
-        hops.hand_over(exchange, worker, fail)
+        (hops.hand_over_client if is_home else hops.hand_over)(exchange, worker, fail)
 
     def open_stream(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
         """GET: the stream on which a session hears what belongs to no call."""
@@ -212,7 +216,7 @@ class LegacyEdge:
             worker = worker_of_event(last) if last is not None else None
             there = hops.home_of(session.home if worker is None else worker) if hops is not None else 0
             if hops is not None and there != hops.index:
-                self._hand_over(hops, exchange, there, None)
+                self._hand_over(hops, exchange, there, None, is_home=worker is None)
             elif last is not None and worker is not None:
                 self._listening.resume(exchange, view, session, last)
             else:
@@ -378,7 +382,7 @@ class LegacyEdge:
             message = "Invalid request: subscriptions belong to a session; send the Mcp-Session-Id that initialize gave"
             self._refuse(exchange, request, INVALID_REQUEST, message)
         elif request.method == "resources/unsubscribe":
-            self._listening.unsubscribe(session, uri)
+            self._listening.unsubscribe(view, session, uri)
             exchange.respond(200, encode_result(request.id, _EMPTY))
         else:
             exchange.spawn(self._answer_subscribe(exchange, view, request, session, uri))

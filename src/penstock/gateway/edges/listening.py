@@ -31,7 +31,7 @@ from penstock.protocol.messages import Fault, Request
 from penstock.protocol.subscriptions import LIST_CHANGED, Filter, acknowledgement, read_filter
 from penstock.protocol.tasks import declares_tasks
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller, Failure
+from penstock.upstreams.interface import Caller, Failure, SubscribesApart
 
 SUBSCRIBE_SECONDS: Final = 5.0
 """How long a listener waits for the servers of its resources before it is acknowledged without them."""
@@ -109,12 +109,30 @@ class Listening:
             return Failure(
                 INVALID_REQUEST, f"{MAX_LEGACY_URIS} resources are subscribed to, the most that may", None, Era.LEGACY
             )
-        return await self._subscribe(view, listener, uri)
+        refusal = await self._subscribe(view, listener, uri)
+        if refusal is None:
+            await self._subscribe_apart(view, session, uri)
+        return refusal
 
-    def unsubscribe(self, session: ClientSession, uri: str) -> None:
+    def unsubscribe(self, view: View, session: ClientSession, uri: str) -> None:
         """A legacy client's `resources/unsubscribe`."""
+        server = self._server_of(view, session, uri)
         if session.listener is not None:
             self._context.subscriptions.unsubscribe(session.listener, uri)
+        if server is not None and isinstance(server.upstream, SubscribesApart):
+            self._context.in_background(server.upstream.unsubscribe_apart(session.caller, uri))
+
+    async def _subscribe_apart(self, view: View, session: ClientSession, uri: str) -> None:
+        """In the client's own session at the server too, where there is one, unless the client has left meanwhile."""
+        server = self._server_of(view, session, uri)
+        if server is not None and isinstance(server.upstream, SubscribesApart) and not session.is_over:
+            await server.upstream.subscribe_apart(session.caller, uri)
+
+    @staticmethod
+    def _server_of(view: View, session: ClientSession, uri: str) -> HostedServer | None:
+        """Where the session is subscribed to a resource."""
+        name = session.listener.uris.get(uri) if session.listener is not None else None
+        return next((server for server in view.servers if server.name == name), None)
 
     async def _open_later(
         self, exchange: Exchange, view: View, request_id: bytes, wanted: Filter, caller: Caller

@@ -213,10 +213,9 @@ class ModernDialogue:
             return
         key = self._parking.enter(self)
         if key is None:
-            self._instead = ServerBusy(
-                running.server,
-                f"{self._parking.limit} calls wait for their clients to answer, the most that may; try again",
-            )
+            most = f"{self._parking.limit} calls wait for their clients to answer, the most that may"
+            why = "its client would have to be asked, and the gateway stops" if self._parking.is_closed else most
+            self._instead = ServerBusy(running.server, f"{why}; try again")
             running.cancel()
             return
         self._key = key

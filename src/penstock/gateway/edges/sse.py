@@ -75,7 +75,7 @@ class SseEdge:
         key, worker = found
         hops = None if facts.admittance.is_internal else self._context.hops
         if hops is not None and (home := hops.home_of(worker)) != hops.index:
-            hops.hand_over(exchange, home, lambda _: exchange.respond(404, _NO_STREAM))
+            hops.hand_over_client(exchange, home, lambda _: exchange.respond(404, _NO_STREAM))
             return
         stream = self._streams.get(key)
         if stream is None or stream.facts.principal != facts.principal:

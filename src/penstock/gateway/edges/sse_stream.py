@@ -15,6 +15,7 @@ from penstock.gateway.view import View
 from penstock.http.event_stream import EventStream
 from penstock.http.limits import ServerLimits
 from penstock.http.messages import Body, joined
+from penstock.http.passage import Give
 from penstock.http.server import Exchange
 from penstock.protocol.envelopes import decode, encode_error
 from penstock.protocol.errors import INTERNAL_ERROR
@@ -121,6 +122,10 @@ class AnswerLink:
         """There is something to say before the answer."""
         return StreamPart(self, EventStream.closed() if self._owner is None else self._owner.whole)
 
+    def give_away(self, _give: Give) -> bool:
+        """The connection carries more than this."""
+        return False
+
     def cut(self) -> None:
         """It could not be answered by a fault of ours; the other requests can."""
         self.finish(encode_event(self._error_of(b"")))
@@ -152,6 +157,10 @@ class NoAnswerLink:
     def begin_stream(self, _headers: bytes) -> EventStream:
         """Nothing belongs to a notification."""
         return EventStream.closed()
+
+    def give_away(self, _give: Give) -> bool:
+        """The connection carries more than this."""
+        return False
 
     def cut(self) -> None:
         """Nothing to cut."""
