@@ -34,6 +34,7 @@ MEASURED_TRANSPORTS: Final = ("http", "stdio", "sse")
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
 EXPECTED: Final = Path(__file__).with_name("expected.toml")
+_WITHOUT: Final = "without "
 NOT_RUN: Final = Outcome(passed=False, problems=("the scenario did not run",))
 SUITES_AT_ONCE: Final = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 """More make the suite's own time limits (some are 0.5 s) a matter of luck on a small machine. Workers of pytest are several."""
@@ -123,13 +124,17 @@ class CellResult(NamedTuple):
 
 
 def expectations() -> dict[str, Expectation]:
-    """By cell: what stands in its own table, and in that of its revision."""
+    """By cell: what stands in its own table, in that of its revision, and in that of what it lacks."""
     tree: dict[str, dict[str, int | str]] = tomllib.loads(EXPECTED.read_text("utf-8"))
     found = {}
     for name in tree.keys() - {MODERN, LEGACY}:
-        waiting = {scenario: str(reason) for scenario, reason in tree[name].items() if scenario != "required"}
-        absent = {scenario: str(reason) for scenario, reason in tree.get(name.split()[0], {}).items()}
-        found[name] = Expectation(int(tree[name]["required"]), waiting, absent)
+        if name.startswith(_WITHOUT):
+            continue
+        own = dict(tree[name])
+        least, lacks = int(own.pop("required")), own.pop("lacks", "")
+        shared = tree.get(name.split()[0], {}) | (tree[f"{_WITHOUT}{lacks}"] if lacks else {})
+        waiting, absent = ({key: str(reason) for key, reason in one.items()} for one in (own, shared))
+        found[name] = Expectation(least, waiting, absent)
     return found
 
 

@@ -18,7 +18,9 @@ RECONNECTIONS: Final = 10
 MODERN: Final = "2026-07-28"
 IDENTITY: Final = {"name": "plain-client", "version": "1.0.0"}
 CAPABILITIES: Final[dict[str, Any]] = {"elicitation": {}, "sampling": {}, "roots": {}}
-NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} | dict.fromkeys(
+    ("tasks/get", "tasks/update", "tasks/cancel"), "taskId"
+)
 MOST_ROUNDS: Final = 5
 
 Json = dict[str, Any]

@@ -16,6 +16,9 @@ LEGACY: Final = "2025-11-25"
 IDENTITY: Final = {"name": "behaviours", "version": "1.0.0"}
 CAPABILITIES: Final[Json] = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
 META: Final = "io.modelcontextprotocol/"
+TASKS: Final = f"{META}tasks"
+TAKES_TASKS: Final[Json] = {"extensions": {TASKS: {}}}
+"""The capabilities of a client of 2026-07-28 whose calls may become tasks."""
 JSON: Final = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 DROPPED: Final = None
 """As a header's value: it is not sent."""

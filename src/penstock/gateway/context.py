@@ -18,6 +18,8 @@ from penstock.gateway.request_states import RequestStates
 from penstock.gateway.sessions import Sessions
 from penstock.gateway.snapshot import Snapshot
 from penstock.gateway.subscriptions import Subscriptions
+from penstock.gateway.task_ids import TaskIds
+from penstock.gateway.task_watch import TaskWatches
 from penstock.gateway.view import View
 
 
@@ -41,6 +43,8 @@ class GatewayContext:
         *,
         sessions: Sessions,
         request_states: RequestStates,
+        task_ids: TaskIds,
+        task_watches: TaskWatches,
         parking: Parking,
         replay: Replay,
         listeners: Listeners,
@@ -52,6 +56,8 @@ class GatewayContext:
         self.catalogue: Final = catalogue
         self.sessions: Final = sessions
         self.request_states: Final = request_states
+        self.task_ids: Final = task_ids
+        self.task_watches: Final = task_watches
         self.parking: Final = parking
         self.replay: Final = replay
         self.listeners: Final = listeners

@@ -25,6 +25,8 @@ from penstock.gateway.session_sink import SessionSink
 from penstock.gateway.sessions import ClientSession, Sessions
 from penstock.gateway.snapshot import SnapshotBuilder, ViewSettings
 from penstock.gateway.subscriptions import Subscriptions
+from penstock.gateway.task_ids import TaskIds
+from penstock.gateway.task_watch import TaskWatches
 from penstock.identity.seal import Sealer
 from penstock.policies.deadline import DeadlineSweep
 from penstock.policies.interface import Policy
@@ -106,6 +108,8 @@ class Gateway:
             self.catalogue,
             sessions=sessions,
             request_states=RequestStates(sealer, clock),
+            task_ids=TaskIds(sealer, clock),
+            task_watches=TaskWatches(),
             parking=self.parking,
             replay=self._replay,
             listeners=self.listeners,

@@ -19,6 +19,8 @@ from penstock.gateway.known_lists import KnownLists
 from penstock.gateway.listing import TOOLS, Listing, capabilities_of, fetch_listing, input_schema_of
 from penstock.policies.deadline import Deadline, DeadlineSettings
 from penstock.protocol.subscriptions import CAPABILITY_OF, UPDATED, uri_of
+from penstock.protocol.tasks import declares_tasks
+from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Upstream
 
 _log = logging.getLogger(__name__)
@@ -82,6 +84,18 @@ class HostedServer:
     def in_flight(self) -> int:
         """Calls under way, those included that began under earlier settings."""
         return len(self.deadline.running) + sum(len(deadline.running) for deadline in self._earlier)
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether it has tasks of the modern era: one that speaks only legacy revisions has none, whatever it declares."""
+        said = self.listing.description if self.listing is not None else None
+        return said is not None and Era.MODERN in said.eras and declares_tasks(said.capabilities)
+
+    @property
+    def server_info(self) -> bytes:
+        """What it calls itself, a JSON object; empty when it has not said so yet."""
+        said = b"" if self.listing is None else bytes(self.listing.description.server_info)
+        return said if len(said) > 2 else b""
 
     @property
     def state(self) -> str:

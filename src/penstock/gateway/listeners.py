@@ -11,11 +11,13 @@ import asyncio
 from collections.abc import Callable, Container, Coroutine, Iterator
 from typing import Any, Final
 
+import msgspec
+
 from penstock.clock import Clock
 from penstock.gateway.replay import EventSink
 from penstock.protocol.envelopes import encode_result
 from penstock.protocol.event_stream import encode_event
-from penstock.protocol.subscriptions import closing_result, list_changed, updated
+from penstock.protocol.subscriptions import closing_result, list_changed, task_changed, updated
 
 SLICE: Final = 16
 """Listeners told in one turn of the loop: 23 µs each, most of it the kernel's, make a third of a millisecond."""
@@ -32,7 +34,7 @@ MAX_UPDATES: Final = 10_000
 class Listener:
     """One client's stream that changes of one view are told on."""
 
-    __slots__ = ("_apart", "lists", "stream", "subscription_id", "uris", "view")
+    __slots__ = ("_apart", "lists", "on_end", "stream", "subscription_id", "uris", "view")
 
     def __init__(
         self, view: str, lists: frozenset[str], stream: EventSink | None, subscription_id: bytes | None = None
@@ -48,6 +50,8 @@ class Listener:
         """None while a legacy client has none open."""
         self.subscription_id: Final = subscription_id
         """JSON bytes of a modern client's request id; None for a legacy client."""
+        self.on_end: Callable[[], None] | None = None
+        """Told once when the stream is ended by us."""
 
     def __repr__(self) -> str:
         era = "legacy" if self.subscription_id is None else "modern"
@@ -82,9 +86,17 @@ class Listener:
         if self.stream is not None:
             self.stream.send(encode_event(updated(uri, self.subscription_id)), droppable=True)
 
+    def tell_task(self, params: dict[str, msgspec.Raw], task_id: str) -> None:
+        """A task has got on; what a server says of it, and the id by which the client knows it."""
+        if self.stream is not None and self.subscription_id is not None:
+            self.stream.send(encode_event(task_changed(params, task_id, self.subscription_id)))
+
     def end(self) -> None:
         """End the stream in good order: the gateway stops, or the view is gone."""
         stream, self.stream = self.stream, None
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
         if stream is None:
             return
         if self.subscription_id is None:

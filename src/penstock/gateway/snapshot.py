@@ -26,6 +26,7 @@ from penstock.gateway.prepared import PreparedList
 from penstock.gateway.route import Route, RouteMaker
 from penstock.gateway.view import Identity, View
 from penstock.identity.seal import Sealer
+from penstock.protocol.methods import TASKS_EXTENSION
 from penstock.protocol.names import prefixed_name
 from penstock.protocol.param_headers import ANNOTATION as PARAM_ANNOTATION
 from penstock.protocol.param_headers import Invalid, ParamHeader, param_header_rules
@@ -38,7 +39,6 @@ _NO_LISTING_YET: Final = b'{"tools":{"listChanged":true}}'
 _CARRIED: Final = ("tools", "prompts", "resources", "completions", "logging")
 """Capabilities the gateway carries between all eras."""
 _OWN_VIEW_ONLY: Final = ("experimental", "extensions")
-_NOT_CARRIED_EXTENSIONS: Final = ("io.modelcontextprotocol/tasks",)
 
 
 class ViewSettings(msgspec.Struct, frozen=True):
@@ -135,14 +135,11 @@ class SnapshotBuilder:
 
     def _own_identity(self, server: HostedServer) -> Identity:
         if server.listing is None:
-            return Identity(self._server_info, _NO_LISTING_YET, "")
+            return Identity(self._server_info, _NO_LISTING_YET, _NO_LISTING_YET, "")
         said = server.listing.description
         capabilities = capabilities_of(said)
         kept = _carried(capabilities, _CARRIED + _OWN_VIEW_ONLY)
-        info = bytes(said.server_info)
-        return Identity(
-            info if info not in (b"", b"{}") else self._server_info, msgspec.json.encode(kept), said.instructions
-        )
+        return _identity(server.server_info or self._server_info, kept, said.instructions, server.has_tasks)
 
     def _joint_identity(self, servers: list[HostedServer]) -> Identity:
         union: dict[str, Any] = {}
@@ -155,8 +152,10 @@ class SnapshotBuilder:
                 union[name] = union.get(name, {}) | _streamed(name, value)
             if said.instructions:
                 instructions.append(f"# {server.name}\n\n{said.instructions}")
-        capabilities = msgspec.json.encode(union) if union else _NO_LISTING_YET
-        return Identity(self._server_info, capabilities, "\n\n".join(instructions))
+        if not union:
+            return Identity(self._server_info, _NO_LISTING_YET, _NO_LISTING_YET, "\n\n".join(instructions))
+        has_tasks = any(server.has_tasks for server in servers)
+        return _identity(self._server_info, union, "\n\n".join(instructions), has_tasks)
 
 
 class _Shown(msgspec.Struct, frozen=True):
@@ -224,9 +223,19 @@ def _carried(capabilities: dict[str, msgspec.Raw], names: Sequence[str]) -> dict
         if isinstance(value, dict):
             value |= _streamed(name, value)
             if name == "extensions":
-                value = {key: inner for key, inner in value.items() if key not in _NOT_CARRIED_EXTENSIONS}
+                value = {key: inner for key, inner in value.items() if key != TASKS_EXTENSION}
         kept[name] = value
     return kept
+
+
+def _identity(server_info: bytes, carried: dict[str, Any], instructions: str, has_tasks: bool) -> Identity:
+    """Of tasks of the modern era only modern clients are told."""
+    legacy = modern = msgspec.json.encode(carried)
+    if has_tasks:
+        extensions = carried.get("extensions")
+        named = (extensions if isinstance(extensions, dict) else {}) | {TASKS_EXTENSION: {}}
+        modern = msgspec.json.encode(carried | {"extensions": named})
+    return Identity(server_info, legacy, modern, instructions, has_tasks)
 
 
 def _streamed(name: str, value: Any) -> dict[str, bool]:

@@ -21,7 +21,11 @@ class Identity(msgspec.Struct, frozen=True):
 
     server_info: bytes
     capabilities: bytes
+    """For legacy clients."""
+    modern_capabilities: bytes
     instructions: str
+    has_tasks: bool = False
+    """Whether a server of the view has tasks of the modern era."""
 
 
 class View:
@@ -98,6 +102,10 @@ class View:
                 age_ms = int((wall - server.listing.listed_at) * 1000)
                 least = min(least, server.listing.lists[method].ttl_ms - max(0, age_ms))
         return max(0, least) if least < 2**53 else 0
+
+    def task_route(self, method: str, server: HostedServer, name: str) -> Route:
+        """The route of a request about a task; `name` is how the server knows the task."""
+        return self._maker.make(server, method, name, listed=False)
 
     def find_template(self, template: str) -> Route | None:
         """The route of a `ref/resource` completion: the server that listed the template, or serves the URI."""

@@ -18,6 +18,10 @@ INPUT_REQUIRED: Final = b'"input_required"'
 """The `resultType`, as JSON."""
 REQUEST_STATE: Final = "requestState"
 INPUT_RESPONSES: Final = "inputResponses"
+NOT_FOR_LEGACY: Final = frozenset({REQUEST_STATE, INPUT_RESPONSES, "task"})
+"""Parameters that no legacy server is sent: words of the other era, and `task`, which 2025-11-25 lets nobody say to whom no tasks
+were declared.
+"""
 MAX_REQUESTS: Final = 32
 """Requests in one result."""
 _OF_THE_RETRY: Final = frozenset({"_meta", REQUEST_STATE, INPUT_RESPONSES})

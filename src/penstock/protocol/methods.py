@@ -10,8 +10,10 @@ from typing import Final, Literal, NamedTuple
 
 from penstock.protocol.versions import Era
 
-Kind = Literal["routed", "list", "local", "completion"]
-"""Who answers: one server found by name; all servers of the view, merged; Penstock itself; the server of the `ref`."""
+Kind = Literal["routed", "list", "local", "completion", "task"]
+"""Who answers: one server found by name; all servers of the view, merged; Penstock itself; the server of the `ref`; the server
+that has the task.
+"""
 Sender = Literal["client", "server", "both"]
 
 
@@ -55,9 +57,9 @@ _BOTH: Final[dict[str, MethodRule]] = {
 _MODERN: Final[dict[str, MethodRule]] = {
     "server/discover": MethodRule("local", cacheable=True, since=_FIRST_MODERN),
     "subscriptions/listen": MethodRule("local", since=_FIRST_MODERN),
-    "tasks/get": MethodRule("routed", "taskId", TASKS_EXTENSION, since=_FIRST_MODERN),
-    "tasks/update": MethodRule("routed", "taskId", TASKS_EXTENSION, since=_FIRST_MODERN),
-    "tasks/cancel": MethodRule("routed", "taskId", TASKS_EXTENSION, since=_FIRST_MODERN),
+    "tasks/get": MethodRule("task", "taskId", TASKS_EXTENSION, since=_FIRST_MODERN),
+    "tasks/update": MethodRule("task", "taskId", TASKS_EXTENSION, since=_FIRST_MODERN),
+    "tasks/cancel": MethodRule("task", "taskId", TASKS_EXTENSION, since=_FIRST_MODERN),
 }
 _LEGACY: Final[dict[str, MethodRule]] = {
     "initialize": MethodRule("local"),
@@ -65,9 +67,9 @@ _LEGACY: Final[dict[str, MethodRule]] = {
     "logging/setLevel": MethodRule("local", None, "logging"),
     "resources/subscribe": MethodRule("local", "uri", "resources"),
     "resources/unsubscribe": MethodRule("local", "uri", "resources"),
-    "tasks/get": MethodRule("routed", "taskId", "tasks", since=_TASKS),
-    "tasks/result": MethodRule("routed", "taskId", "tasks", since=_TASKS),
-    "tasks/cancel": MethodRule("routed", "taskId", "tasks", since=_TASKS),
+    "tasks/get": MethodRule("task", "taskId", "tasks", since=_TASKS),
+    "tasks/result": MethodRule("task", "taskId", "tasks", since=_TASKS),
+    "tasks/cancel": MethodRule("task", "taskId", "tasks", since=_TASKS),
     "tasks/list": MethodRule("list", None, "tasks", since=_TASKS),
 }
 

@@ -21,6 +21,8 @@ from penstock.protocol.versions import Era
 
 FIRST_STRUCTURED: Final = "2025-06-18"
 """First revision with structured output and resource links."""
+COMPLETE: Final = b'"complete"'
+"""The `resultType` of what is no less than a result, as JSON."""
 MAX_TTL_MS: Final = 365 * 86_400_000
 """A year; longer hints mean no more than that."""
 
@@ -101,17 +103,19 @@ def to_modern(raw: bytes, method: str, *, server_info: bytes = b"", marks: Resul
             return _NOT_AN_OBJECT
     cacheable = method in _CACHEABLE
     if found.result_type is UNSET and not (cacheable and (found.ttl_ms is not UNSET or found.cache_scope is not UNSET)):
-        head = _HEADS[cacheable]
         if not server_info:
-            return _splice(head, raw)
+            return _splice(_HEADS[cacheable], raw)
         if found.meta is UNSET:
-            return _splice(b'%b"_meta":{"%b":%b},' % (head, SERVER_INFO.encode(), server_info), raw)
+            return _splice(_NAMED_HEADS[cacheable] % server_info, raw)
     return _to_modern_slowly(raw, cacheable, server_info)
 
 
 _HEADS: Final = {
     False: b'{"resultType":"complete",',
     True: b'{"resultType":"complete","ttlMs":0,"cacheScope":"private",',
+}
+_NAMED_HEADS: Final = {
+    cacheable: b'%b"_meta":{"%b":%%b},' % (head, SERVER_INFO.encode()) for cacheable, head in _HEADS.items()
 }
 
 
@@ -123,7 +127,7 @@ def _splice(head: bytes, raw: bytes) -> bytes:
 
 def _to_modern_slowly(raw: bytes, cacheable: bool, server_info: bytes) -> bytes:
     members = _decode_members(raw)
-    members["resultType"] = Raw(b'"complete"')
+    members["resultType"] = Raw(COMPLETE)
     if cacheable:
         head = classify(raw)
         ttl_ms, scope = (0, "private") if isinstance(head, Fault) else (head.ttl_ms, head.cache_scope)
@@ -149,7 +153,7 @@ def to_legacy(raw: bytes, method: str, revision: str, marks: ResultMarks | None 
     if isinstance(members, Fault):
         return members
     result_type = members.pop("resultType", None)
-    if result_type is not None and bytes(result_type) != b'"complete"':
+    if result_type is not None and bytes(result_type) != COMPLETE:
         return Fault(INTERNAL_ERROR, "The server's result cannot be put into words of the client's revision")
     members.pop("ttlMs", None)
     members.pop("cacheScope", None)
@@ -173,7 +177,7 @@ def _to_legacy_quickly(raw: bytes, marks: ResultMarks) -> bytes | None:
     structured = marks.structured_content
     if marks.result_type is UNSET or marks.content is UNSET or marks.meta is not UNSET:
         return None
-    if marks.ttl_ms is not UNSET or marks.cache_scope is not UNSET or bytes(marks.result_type) != b'"complete"':
+    if marks.ttl_ms is not UNSET or marks.cache_scope is not UNSET or bytes(marks.result_type) != COMPLETE:
         return None
     if structured is not UNSET and bytes(memoryview(structured)[:1]) != b"{":
         return None

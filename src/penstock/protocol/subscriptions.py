@@ -13,6 +13,7 @@ from msgspec import Raw
 from penstock.protocol.errors import INVALID_PARAMS
 from penstock.protocol.messages import Fault
 from penstock.protocol.meta import SUBSCRIPTION_ID
+from penstock.protocol.tasks import NOTIFICATION, TASK_ID
 
 UPDATED: Final = "notifications/resources/updated"
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
@@ -23,10 +24,12 @@ LIST_CHANGED: Final = {
 }
 """By the capability whose list has changed."""
 CAPABILITY_OF: Final = {method: capability for capability, method in LIST_CHANGED.items()}
-CHANGES: Final = frozenset({*CAPABILITY_OF, UPDATED, ACKNOWLEDGED})
+CHANGES: Final = frozenset({*CAPABILITY_OF, UPDATED, ACKNOWLEDGED, NOTIFICATION})
 """What is said beside the calls."""
 MAX_URIS: Final = 1_000
 """Resources of one filter."""
+MAX_TASKS: Final = 100
+"""Tasks of one filter."""
 MAX_FILTER_BYTES: Final = 256 * 1024
 """Of one filter: it is kept for as long as somebody listens."""
 _SUBSCRIPTION_ID: Final = SUBSCRIPTION_ID.encode()
@@ -40,6 +43,8 @@ class Filter(NamedTuple):
     """Capabilities whose list may change: tools, prompts, resources."""
     uris: tuple[str, ...]
     """Resources that may be updated."""
+    tasks: tuple[str, ...] = ()
+    """Ids of tasks that may get on (2026-07-28, where the extension is declared)."""
 
 
 class _Filter(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -47,6 +52,7 @@ class _Filter(msgspec.Struct, rename="camel", omit_defaults=True):
     prompts_list_changed: bool = False
     resources_list_changed: bool = False
     resource_subscriptions: tuple[str, ...] = ()
+    task_ids: tuple[str, ...] = ()
 
 
 _decode_filter = msgspec.json.Decoder(_Filter).decode
@@ -62,14 +68,20 @@ def read_filter(raw: Raw | None) -> Filter | Fault:
         return Fault(INVALID_PARAMS, "Invalid params: 'notifications' must say which notifications are wanted")
     if len(found.uris) > MAX_URIS:
         return Fault(INVALID_PARAMS, f"Invalid params: more than {MAX_URIS} resources are named")
+    if len(found.tasks) > MAX_TASKS:
+        return Fault(INVALID_PARAMS, f"Invalid params: more than {MAX_TASKS} tasks are named")
     return found
 
 
 def read_honoured(raw: Raw | None, wanted: Filter) -> Filter:
     """The `notifications` of a server's acknowledgement: what it agrees to of what was wanted; however much that is."""
     found = _filter_in(raw) or Filter(frozenset(), ())
-    agreed = frozenset(found.uris)
-    return Filter(found.lists & wanted.lists, tuple(uri for uri in wanted.uris if uri in agreed))
+    agreed, tasks = frozenset(found.uris), frozenset(found.tasks)
+    return Filter(
+        found.lists & wanted.lists,
+        tuple(uri for uri in wanted.uris if uri in agreed),
+        tuple(task for task in wanted.tasks if task in tasks),
+    )
 
 
 def _filter_in(raw: Raw | None) -> Filter | None:
@@ -83,13 +95,20 @@ def _filter_in(raw: Raw | None) -> Filter | None:
         "resources": found.resources_list_changed,
     }
     uris = tuple(dict.fromkeys(found.resource_subscriptions))
-    return Filter(frozenset(name for name, is_wanted in wanted.items() if is_wanted), uris)
+    tasks = tuple(dict.fromkeys(found.task_ids))
+    return Filter(frozenset(name for name, is_wanted in wanted.items() if is_wanted), uris, tasks)
 
 
 def write_filter(wanted: Filter) -> bytes:
     """The same as JSON, in a fixed order."""
     return _encode(
-        _Filter("tools" in wanted.lists, "prompts" in wanted.lists, "resources" in wanted.lists, tuple(wanted.uris))
+        _Filter(
+            "tools" in wanted.lists,
+            "prompts" in wanted.lists,
+            "resources" in wanted.lists,
+            tuple(wanted.uris),
+            tuple(wanted.tasks),
+        )
     )
 
 
@@ -113,6 +132,16 @@ def updated(uri: str, subscription_id: bytes | None) -> bytes:
     """The notification that a resource has changed."""
     meta = b"" if subscription_id is None else b'"_meta":{"%b":%b},' % (_SUBSCRIPTION_ID, subscription_id)
     return b'{"jsonrpc":"2.0","method":"%b","params":{%b"uri":%b}}' % (UPDATED.encode(), meta, _encode(uri))
+
+
+def task_changed(params: dict[str, Raw], task_id: str, subscription_id: bytes) -> bytes:
+    """A server's `notifications/tasks` for a client that knows the task by another id, and has its own subscription's."""
+    try:
+        meta = _decode_members(params.get("_meta", b"{}"))
+    except msgspec.DecodeError:
+        meta = {}
+    own = {"_meta": meta | {SUBSCRIPTION_ID: Raw(subscription_id)}, TASK_ID: task_id}
+    return b'{"jsonrpc":"2.0","method":"%b","params":%b}' % (NOTIFICATION.encode(), _encode(params | own))
 
 
 def closing_result(subscription_id: bytes) -> bytes:

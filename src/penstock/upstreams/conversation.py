@@ -25,7 +25,7 @@ from penstock.protocol.envelopes import (
     is_batch,
     one_line,
 )
-from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
+from penstock.protocol.input_required import NOT_FOR_LEGACY
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.methods import INPUT_REQUESTS
@@ -462,7 +462,7 @@ class Conversation:
             rest = {key: value for key, value in meta.items() if key != PROGRESS_TOKEN} if meta else None
             params["_meta"] = self.modern_meta(call, asking_for_logs(call.caller, rest))
             return params, token
-        for word in (REQUEST_STATE, INPUT_RESPONSES):  # of the other era
+        for word in NOT_FOR_LEGACY:
             params.pop(word, None)
         if meta:
             self._lower_log_level(meta)

@@ -121,8 +121,8 @@ class CallContext:
 Handler = Callable[[JsonObject, CallContext], Awaitable[Any]]
 """Takes the arguments (of a tool or prompt; the variables of a template; `{}` for a resource).
 
-A tool returns text, an object (structured content), a whole `{"content": …}` result or `InputRequired`; a prompt returns text
-or a list of messages; a resource returns text, bytes or a list of contents.
+A tool returns text, an object (structured content), a whole `{"content": …}` or `{"resultType": …}` result or
+`InputRequired`; a prompt returns text or a list of messages; a resource returns text, bytes or a list of contents.
 """
 Decorator = Callable[[Handler], Handler]
 Completer = Callable[[JsonObject, JsonObject], Awaitable[list[str]]]
@@ -161,6 +161,9 @@ class InMemoryServer:
         self._resources: dict[str, _Item] = {}
         self._templates: list[tuple[Template, _Item]] = []
         self._completer: Completer | None = None
+        self._methods: dict[str, Handler] = {}
+        self.more_capabilities: JsonObject = {}
+        """What it declares beside what it has, such as `extensions`."""
 
     def __repr__(self) -> str:
         counts = f"{len(self._tools)} tools {len(self._prompts)} prompts {len(self._resources)} resources"
@@ -218,6 +221,15 @@ class InMemoryServer:
         self._completer = completer
         return completer
 
+    def method(self, name: str) -> Decorator:
+        """Register a function that answers a method of an extension, by the request's params."""
+
+        def register(handler: Handler) -> Handler:
+            self._methods[name] = handler
+            return handler
+
+        return register
+
     def remove_tool(self, name: str) -> None:
         """Take a tool away, as a server that changes its mind does."""
         del self._tools[name]
@@ -236,7 +248,7 @@ class InMemoryServer:
             present["resources"] = {"listChanged": True, "subscribe": True}
         if self._completer is not None:
             present["completions"] = {}
-        return present
+        return present | self.more_capabilities
 
     async def answer(self, call: Call) -> JsonObject:
         """The result of a call, in this server's era.
@@ -259,6 +271,9 @@ class InMemoryServer:
         return caller.hears_every_log or (self.era is Era.LEGACY and caller.era is Era.LEGACY)
 
     async def _answer(self, method: str, params: JsonObject, context: CallContext) -> JsonObject:
+        if method in self._methods:
+            answer: JsonObject = await self._methods[method](params, context)
+            return answer
         if method in _LISTS:
             return self._list(_LISTS[method], params.get("cursor"))
         match method:
@@ -313,7 +328,7 @@ class InMemoryServer:
     def _tool_result(self, value: Any) -> JsonObject:
         if isinstance(value, InputRequired):
             return _input_required(value)
-        if isinstance(value, dict) and "content" in value:
+        if isinstance(value, dict) and ("content" in value or "resultType" in value):
             return value
         if isinstance(value, str):
             return {"content": [_text(value)]}

@@ -21,7 +21,7 @@ from penstock.errors import PenstockError, ServerError, ServerMisbehaved, Server
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.envelopes import encode_notification, encode_request
-from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
+from penstock.protocol.input_required import NOT_FOR_LEGACY
 from penstock.protocol.messages import Message
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
 from penstock.protocol.versions import LATEST_LEGACY, Era
@@ -367,8 +367,8 @@ class LegacyHttp:
 
     def _params(self, call: Call, request_id: bytes) -> dict[str, Raw]:
         meta, params = call.meta, call.params
-        if REQUEST_STATE in params or INPUT_RESPONSES in params:  # words of the other era
-            params = {key: value for key, value in params.items() if key not in {REQUEST_STATE, INPUT_RESPONSES}}
+        if not NOT_FOR_LEGACY.isdisjoint(params):
+            params = {key: value for key, value in params.items() if key not in NOT_FOR_LEGACY}
         if not meta:
             return params
         rest = {key: value for key, value in meta.items() if key != LOG_LEVEL}

@@ -126,7 +126,7 @@ class ModernRequests:
 
     def _new_head(self, method: str, name: str | None) -> bytes:
         head = self._post_head + standard_headers(self.version, method, name)
-        if name is not None and len(name) > _MAX_KEPT_NAME:
+        if name is not None and (len(name) > _MAX_KEPT_NAME or method.startswith("tasks/")):
             return head
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()

@@ -1,7 +1,9 @@
 """Checks of features.toml: tools, prompts, resources, completion."""
 
+from typing import Any
+
 from tests.conformance.checking import check
-from tests.conformance.scene import Scene
+from tests.conformance.scene import TAKES_TASKS, Scene
 from tests.peers.servers import conformance_content as content
 
 
@@ -124,3 +126,29 @@ def a_completion_of_nothing_is_invalid_params(scene: Scene) -> None:
 @check("names-have-case")
 def names_differ_by_case(scene: Scene) -> None:
     assert scene.call("TEST_SIMPLE_TEXT").error["code"] == -32602
+
+
+@check("tasks-can-be-asked-about")
+def a_task_is_asked_about_and_cancelled(scene: Scene) -> None:
+    made = scene.call("slow_compute", {"seconds": 60}, capabilities=TAKES_TASKS).result
+    assert (made["resultType"], made["status"]) == ("task", "working")
+    about = {"taskId": made["taskId"]}
+    found = scene.ask("tasks/get", about, capabilities=TAKES_TASKS).result
+    assert (found["resultType"], found["taskId"], found["status"]) == ("complete", made["taskId"], "working")
+    answers: dict[str, Any] = {"inputResponses": {}}
+    for method, params in (("tasks/update", about | answers), ("tasks/cancel", about)):
+        assert scene.ask(method, params, capabilities=TAKES_TASKS).result["resultType"] == "complete"
+
+
+@check("tasks-need-the-extension")
+def who_takes_no_tasks_cannot_ask_about_them(scene: Scene) -> None:
+    made = scene.call("slow_compute", {"seconds": 60}, capabilities=TAKES_TASKS).result
+    refused = scene.ask("tasks/get", {"taskId": made["taskId"]}).error
+    assert (refused["code"], refused["data"]) == (-32021, {"requiredCapabilities": TAKES_TASKS})
+    assert "taskId" not in scene.call("slow_compute", {"seconds": 0}).result
+
+
+@check("unknown-tasks-are-invalid-params")
+def a_task_nobody_made_is_unknown(scene: Scene) -> None:
+    for method in ("tasks/get", "tasks/cancel"):
+        assert scene.ask(method, {"taskId": "nobody's"}, capabilities=TAKES_TASKS).error["code"] == -32602

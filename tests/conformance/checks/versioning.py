@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.conformance.checking import check
 from tests.conformance.mutating_proxy import Note
-from tests.conformance.scene import LEGACY, META, MODERN, Scene
+from tests.conformance.scene import LEGACY, META, MODERN, TAKES_TASKS, TASKS, Scene
 
 LEGACY_VERSIONS = ("2025-03-26", "2025-06-18", "2025-11-25")
 SERVED = ("tools", "prompts", "resources", "completions")
@@ -55,7 +55,9 @@ def what_is_declared_is_served(scene: Scene) -> None:
     said = scene.ask("server/discover").result if scene.is_modern else scene.session().result
     capabilities = said["capabilities"]
     assert not {"tasks", "experimental"} & capabilities.keys(), capabilities
-    assert not capabilities.get("extensions"), capabilities
+    assert not {*capabilities.get("extensions", {})} - ({TASKS} if scene.is_modern else set()), capabilities
+    if TASKS in capabilities.get("extensions", {}):
+        assert scene.ask("tasks/get", {"taskId": "x"}, capabilities=TAKES_TASKS).error["code"] == -32602
     for name in {"tools", "prompts", "resources"} & capabilities.keys():
         assert scene.ask(f"{name}/list").result[name], name
 

@@ -35,6 +35,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter
 
 from tests.peers.servers import conformance_content as content
+from tests.peers.servers import conformance_tasks as tasks
 from tests.peers.servers.duplex import Gate, serve_stdio, sse_app
 from tests.peers.servers.era_gate import (
     any_request,
@@ -257,6 +258,7 @@ def _register_tables() -> None:
 
         return tool
 
+    TOOLS.update(tasks.TOOLS)
     for name, (says, blocks) in content.FIXED_TOOLS.items():
         TOOLS[name] = (says, content.NO_ARGUMENTS, fixed(blocks))
     for name, (says, requests, with_state) in content.ASKING_TOOLS.items():
@@ -349,8 +351,10 @@ async def nothing(ctx: Context, params: Any) -> types.EmptyResult:
 def typed(result_type: type[types.Result], handler: Callable[[Context, Any], Awaitable[Result]]) -> Any:
     """A handler whose results the SDK writes in the way of the client's revision."""
 
-    async def handle(ctx: Context, params: Any) -> types.Result:
+    async def handle(ctx: Context, params: Any) -> types.Result | Result:
         result = await handler(ctx, params)
+        if result.get("resultType") == "task":
+            return result
         shape = types.InputRequiredResult if result.get("resultType") == "input_required" else result_type
         return shape.model_validate(result, by_name=False)
 
@@ -392,6 +396,7 @@ def make_server() -> Server[Any]:
         on_completion=typed(types.CompleteResult, complete),
     )
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, nothing)
+    tasks.add_tasks(server)
     server.add_notification_handler("notifications/initialized", types.NotificationParams, SESSIONS.opened)
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=NAME))
     return server

@@ -192,8 +192,8 @@ def plan_of(name: str, open_it: Callable[[], Upstream], **settings: Any) -> Serv
 def modern_headers(method: str, params: Mapping[str, Any]) -> dict[str, str]:
     """The standard headers of a modern request."""
     headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
-    name = params.get("name", params.get("uri"))
-    if name is not None and method in {"tools/call", "prompts/get", "resources/read"}:
+    name = params.get("name", params.get("uri", params.get("taskId")))
+    if name is not None and (method in {"tools/call", "prompts/get", "resources/read"} or method.startswith("tasks/")):
         headers["mcp-name"] = name
     return headers
 

@@ -94,9 +94,9 @@ class Ear:
         self._writer.close()
 
 
-def listen_body(notifications: Any, identity: Any = 7) -> bytes:
+def listen_body(notifications: Any, identity: Any = 7, meta: Mapping[str, Any] = MODERN_META) -> bytes:
     """A `subscriptions/listen`; None leaves the filter out."""
-    params = {"_meta": MODERN_META} | ({} if notifications is None else {"notifications": notifications})
+    params = {"_meta": meta} | ({} if notifications is None else {"notifications": notifications})
     return msgspec.json.encode(request_body("subscriptions/listen", params, identity))
 
 
@@ -116,9 +116,10 @@ async def asked_to_listen(
     *,
     path: str = "/mcp",
     accept: str = "application/json, text/event-stream",
+    meta: Mapping[str, Any] = MODERN_META,
 ) -> Ear:
     """Send a `subscriptions/listen`, whatever becomes of it."""
-    return await Ear.open(running, "POST", path, listen_headers(accept), listen_body(notifications, identity))
+    return await Ear.open(running, "POST", path, listen_headers(accept), listen_body(notifications, identity, meta))
 
 
 @asynccontextmanager

@@ -230,3 +230,19 @@ async def test_a_server_without_version_of_its_own_shows_ours(empty: Running) ->
     found = (await empty.modern("server/discover", path="/mcp/bare"))["result"]
     assert found["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "penstock"
     assert "instructions" not in found
+
+
+@pytest.mark.parametrize("era", list(Era))
+async def test_the_result_of_a_call_says_which_server_it_is_from(empty: Running, era: Era) -> None:
+    server = InMemoryServer("it", version="3", era=era)
+
+    @server.tool("work")
+    async def work(_arguments: dict[str, Any], _context: CallContext) -> Any:
+        return "done"
+
+    await empty.apply({"it": lambda: InMemoryUpstream("it", server)})
+    await empty.listed()
+    for _ in range(2):
+        found = (await empty.modern("tools/call", {"name": "it_work", "arguments": {}}))["result"]
+        assert found["_meta"] == {"io.modelcontextprotocol/serverInfo": {"name": "it", "version": "3"}}
+        assert (found["content"], found["resultType"]) == ([{"type": "text", "text": "done"}], "complete")

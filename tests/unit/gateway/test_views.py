@@ -167,7 +167,7 @@ async def test_capabilities_are_the_union_and_instructions_stand_under_names(emp
     assert found["instructions"] == "# weather\n\nAsk about the weather.\n\n# alpha\n\nSay please."
 
 
-async def test_an_own_view_shows_what_its_server_can_but_tasks(empty: Running) -> None:
+async def test_an_own_view_shows_what_its_server_can(empty: Running) -> None:
     class Rich(InMemoryServer):
         @property
         def capabilities(self) -> dict[str, Any]:
@@ -179,12 +179,16 @@ async def test_an_own_view_shows_what_its_server_can_but_tasks(empty: Running) -
     own = (await empty.modern("server/discover", path="/mcp/rich"))["result"]["capabilities"]
     assert own == {
         "tools": {"listChanged": True, "subscribe": True, "other": 1},
-        "extensions": {"com.example/more": {"a": 1}},
+        "extensions": {"com.example/more": {"a": 1}, "io.modelcontextprotocol/tasks": {}},
         "experimental": {"x": {}},
         "logging": 5,
     }
+    legacy, _ = await empty.initialize(path="/mcp/rich")
+    assert legacy["capabilities"] == own | {"extensions": {"com.example/more": {"a": 1}}}
     joint = (await empty.modern("server/discover"))["result"]["capabilities"]
-    assert joint == {"tools": {"listChanged": True, "subscribe": True}, "logging": {}}
+    carried = {"tools": {"listChanged": True, "subscribe": True}, "logging": {}}
+    assert joint == carried | {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+    assert (await empty.initialize())[0]["capabilities"] == carried
 
 
 async def test_without_servers_there_is_an_empty_list(empty: Running) -> None:

@@ -237,7 +237,7 @@ async def test_nobody_waits_for_a_cancelled_call_whose_server_awaits_an_answer()
 async def test_a_legacy_server_sees_nothing_of_a_modern_clients_retry() -> None:
     async with stdio_server("legacy") as upstream:
         call = tool_call("show")
-        call.params |= {"requestState": Raw(b'"x"'), "inputResponses": Raw(b"{}")}
+        call.params |= {"requestState": Raw(b'"x"'), "inputResponses": Raw(b"{}"), "task": Raw(b"{}")}
         params = json.loads(text_of(await upstream.call(call)))["params"]
         assert params.keys() == {"name", "arguments"}
 

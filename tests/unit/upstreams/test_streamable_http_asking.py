@@ -451,11 +451,11 @@ async def test_a_cancelled_call_is_cancelled_at_the_server_with_its_question_ope
         assert cancelled.body["params"]["requestId"] == server.all("tools/call")[0].id
 
 
-async def test_words_of_the_modern_era_do_not_reach_a_legacy_server() -> None:
+async def test_words_of_the_modern_era_and_tasks_do_not_reach_a_legacy_server() -> None:
     async with serving(server_with(answers_at_once)) as (server, upstream):
-        for meta in (None, {"progressToken": 1}):
-            call: Call = call_of(MODERN, meta=meta)
-            call.params |= {"requestState": Raw(b'"s"'), "inputResponses": Raw(b'{"q":{}}')}
+        for caller, meta in ((MODERN, None), (MODERN, {"progressToken": 1}), (OWN, None)):
+            call: Call = call_of(caller, meta=meta)
+            call.params |= {"requestState": Raw(b'"s"'), "inputResponses": Raw(b'{"q":{}}'), "task": Raw(b"{}")}
             await upstream.call(call)
             assert set(server.all("tools/call")[-1].body["params"]) - {"_meta"} == {"name", "arguments"}
 

@@ -25,10 +25,10 @@ from penstock.http.server import Exchange
 from penstock.protocol.envelopes import encode_large_result, encode_notification, encode_result
 from penstock.protocol.errors import URL_ELICITATION_REQUIRED
 from penstock.protocol.event_stream import encode_event
-from penstock.protocol.input_required import INPUT_REQUIRED, asks_for_input
 from penstock.protocol.messages import Fault
 from penstock.protocol.meta import LOG_LEVEL, PROGRESS_TOKEN
-from penstock.protocol.results import classify
+from penstock.protocol.results import COMPLETE, classify
+from penstock.protocol.tasks import is_unfinished
 from penstock.protocol.versions import Era
 from penstock.telemetry.server_timing import server_timing
 from penstock.upstreams.interface import Answer, Call, Caller, Cancellable, Failure, Result
@@ -61,8 +61,11 @@ class AnswerForm(Protocol):
         """Results of this era are passed on as they are."""
         ...
 
-    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
-        """HTTP status and body of a result of the other era, or of the error when this one cannot express it."""
+    def translated(self, method: str, result: Result, request_id: bytes, server_info: bytes) -> tuple[int, Body]:
+        """HTTP status and body of a result of the other era, or of the error when this one cannot express it.
+
+        `server_info`: what the server calls itself, a JSON object; empty when that is not known.
+        """
         ...
 
     def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
@@ -258,6 +261,10 @@ class RunningCall:
         if sent is not None:
             sent.progress_at = monotonic()
 
+    def converse(self, dialogue: Dialogue) -> None:
+        """Let that one see to how the call ends, whatever the answer."""
+        self._dialogue = dialogue
+
     def cancel(self) -> None:
         """End it, if it is under way."""
         call = self._call
@@ -322,7 +329,7 @@ class RunningCall:
         if result.era is form.era:
             status, body = 200, result_body(request_id, json)
         else:
-            status, body = form.translated(call.method, result, request_id)
+            status, body = form.translated(call.method, result, request_id, self._route.server.server_info)
         exchange = self._exchange
         if self._stream is None and exchange is not None and not self._facts.wants_timing:
             exchange.respond(status, body)
@@ -426,14 +433,14 @@ def _for_retry(
 
 
 def _needs_client(outcome: Outcome) -> bool:
-    """Whether what a server answered is not for the client as it is: it has to do something first."""
+    """Whether what a server answered may not be for the client as it is: it has to do something first, or to come back."""
     if isinstance(outcome, Result):
         if outcome.era is not Era.MODERN:
             return False
         marks = outcome.marks
         if marks is None:
-            return asks_for_input(outcome.raw)
-        return marks.result_type is not UNSET and bytes(marks.result_type) == INPUT_REQUIRED
+            return is_unfinished(outcome.raw)
+        return marks.result_type is not UNSET and bytes(marks.result_type) != COMPLETE
     return isinstance(outcome, Failure) and outcome.code == URL_ELICITATION_REQUIRED
 
 

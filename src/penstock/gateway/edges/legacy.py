@@ -83,7 +83,7 @@ class LegacyForm:
             session.questions = ClientQuestions(self._parking)
         return LegacyDialogue(running, session)
 
-    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
+    def translated(self, method: str, result: Result, request_id: bytes, _server_info: bytes) -> tuple[int, Body]:
         raw = to_legacy(result.raw, method, self._revision, result.marks)
         if isinstance(raw, Fault):
             return 200, encode_error(request_id, raw.code, raw.message, null_id=False)

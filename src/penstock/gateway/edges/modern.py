@@ -17,6 +17,7 @@ from penstock.gateway.edges.calling import Dialogue, RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.listening import Listening
 from penstock.gateway.edges.modern_dialogue import ModernDialogue
+from penstock.gateway.edges.modern_tasks import ModernTasks
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, unknown_name, when_listed
 from penstock.gateway.edges.refusal import away, refusal_body
 from penstock.gateway.edges.retries import Elsewhere, retried
@@ -26,6 +27,7 @@ from penstock.gateway.replay import EventSink
 from penstock.gateway.request_states import RequestStates
 from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
+from penstock.gateway.task_ids import TaskIds
 from penstock.gateway.view import View
 from penstock.http.messages import Body
 from penstock.http.server import Exchange
@@ -40,7 +42,7 @@ from penstock.protocol.errors import (
 )
 from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Notification, Request
-from penstock.protocol.methods import TASKS_EXTENSION, MethodRule
+from penstock.protocol.methods import MethodRule
 from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
 from penstock.protocol.versions import SUPPORTED_VERSIONS, Era
@@ -56,18 +58,19 @@ class ModernForm:
 
     era: ClassVar[Era] = Era.MODERN
 
-    def __init__(self, parking: Parking, states: RequestStates) -> None:
+    def __init__(self, parking: Parking, states: RequestStates, task_ids: TaskIds) -> None:
         self._parking: Final = parking
         self._states: Final = states
+        self._task_ids: Final = task_ids
 
     def open_stream(self, exchange: Exchange, _session: ClientSession | None) -> EventSink:
         return exchange.open_stream()
 
     def dialogue(self, running: RunningCall, _session: ClientSession | None) -> Dialogue:
-        return ModernDialogue(running, self._parking, self._states)
+        return ModernDialogue(running, self._parking, self._states, self._task_ids)
 
-    def translated(self, method: str, result: Result, request_id: bytes) -> tuple[int, Body]:
-        raw = to_modern(result.raw, method, marks=result.marks)
+    def translated(self, method: str, result: Result, request_id: bytes, server_info: bytes) -> tuple[int, Body]:
+        raw = to_modern(result.raw, method, server_info=server_info, marks=result.marks)
         if isinstance(raw, Fault):
             return 502, encode_error(request_id, 502, raw.message, b'{"reason":"bad_answer"}', null_id=False)
         return 200, result_body(request_id, raw)
@@ -91,7 +94,8 @@ class ModernEdge:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._listening = Listening(context)
-        self._form: Final = ModernForm(context.parking, context.request_states)
+        self._form: Final = ModernForm(context.parking, context.request_states, context.task_ids)
+        self._tasks: Final = ModernTasks(context, self._form)
         self._callers: dict[bytes, Caller] = {}
         """By the bytes of `_meta`: most clients send the same ones with every call."""
 
@@ -120,9 +124,13 @@ class ModernEdge:
         if rule.kind in _CALLS:
             self._start_call(exchange, view, request, judged, facts)
         elif request.method == "subscriptions/listen":
-            refused = self._listening.listen(exchange, view, request, facts)
+            refused = self._listening.listen(exchange, view, request, facts, judged[1])
             if refused is not None:
-                self._refuse(exchange, request.id, refused.code, refused.message)
+                self._refuse(exchange, request.id, refused.code, refused.message, refused.data)
+        elif rule.kind == "task":
+            _, caller, meta, task = judged
+            assert task is not None, "admitted are those that name one"
+            self._tasks.begin(exchange, view, request, facts, caller, meta, task)
         elif rule.kind == "list" or request.method == "server/discover":
             if self._context.is_pending(view):
                 listed = when_listed(self._context, view.name, partial(self._answer_listed, exchange, request))
@@ -137,8 +145,6 @@ class ModernEdge:
         admitted = admit(headers, request)
         if isinstance(admitted, Refusal):
             return admitted
-        if admitted.rule.capability == TASKS_EXTENSION:
-            return Refusal(METHOD_NOT_FOUND, "Method not found")
         meta = admitted.meta
         key = principal.encode() + bytes(request.params["_meta"])
         caller = self._callers.get(key)
@@ -253,7 +259,7 @@ def _discover_result(view: View) -> bytes:
     result: dict[str, object] = {
         "resultType": "complete",
         "supportedVersions": SUPPORTED_VERSIONS,
-        "capabilities": msgspec.Raw(identity.capabilities),
+        "capabilities": msgspec.Raw(identity.modern_capabilities),
         "_meta": {"io.modelcontextprotocol/serverInfo": msgspec.Raw(identity.server_info)},
         "ttlMs": 0,
         "cacheScope": "private",

@@ -21,8 +21,10 @@ from penstock.errors import ServerBusy, ServerMisbehaved
 from penstock.gateway.edges.calling import Outcome, RunningCall
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.refused_questions import not_declared
+from penstock.gateway.edges.task_answers import with_task_id
 from penstock.gateway.parking import Parking
 from penstock.gateway.request_states import MAX_SERVER_STATE, RequestState, RequestStates, binding_of
+from penstock.gateway.task_ids import MAX_TASK_ID, TaskId, TaskIds
 from penstock.http.server import Exchange
 from penstock.protocol.client_capabilities import Askable, missing
 from penstock.protocol.errors import (
@@ -44,6 +46,7 @@ from penstock.protocol.input_required import (
 from penstock.protocol.messages import Fault, RpcError
 from penstock.protocol.methods import METHODS
 from penstock.protocol.results import classify, with_members
+from penstock.protocol.tasks import declares_tasks, is_task, task_id_of
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call, Caller, Failure, Result
 from penstock.upstreams.questions import Question
@@ -68,14 +71,16 @@ class ModernDialogue:
         "_parking",
         "_running",
         "_states",
+        "_task_ids",
         "_timer",
         "_undeclared",
     )
 
-    def __init__(self, running: RunningCall, parking: Parking, states: RequestStates) -> None:
+    def __init__(self, running: RunningCall, parking: Parking, states: RequestStates, task_ids: TaskIds) -> None:
         self._running: Final = running
         self._parking: Final = parking
         self._states: Final = states
+        self._task_ids: Final = task_ids
         self._askable: Askable | None = None
         """What the request that resumed the call has declared; None while none has."""
         self._open: dict[str, Question] = {}
@@ -234,8 +239,11 @@ class ModernDialogue:
         """What only a dialogue can say: a missing capability, a state that is sealed, a URL to visit first."""
         if isinstance(outcome, Failure) and outcome.code == URL_ELICITATION_REQUIRED and outcome.era is Era.LEGACY:
             return self._url_required(call, outcome)
-        if isinstance(outcome, Result) and outcome.era is Era.MODERN and asks_for_input(outcome.raw):
-            return self._sealed(call, outcome)
+        if isinstance(outcome, Result) and outcome.era is Era.MODERN:
+            if asks_for_input(outcome.raw):
+                return self._sealed(call, outcome)
+            if is_task(outcome.raw):
+                return self._task(call, outcome)
         if self._undeclared is not None and _has_failed(outcome):
             return _lacks(self._undeclared)
         return outcome
@@ -259,6 +267,21 @@ class ModernDialogue:
         rewritten = with_members(result.raw, {REQUEST_STATE: msgspec.json.encode(token)})
         assert isinstance(rewritten, bytes), "it was read as an object just now"
         return Result(rewritten, Era.MODERN)
+
+    def _task(self, call: Call, result: Result) -> Outcome:
+        """A modern server's call has become a task; its id is sealed."""
+        server = self._running.server
+        if call.method != "tools/call" or not declares_tasks(call.caller.capabilities):
+            return ServerMisbehaved(server, "it has made a task of a call whose client did not say that it takes tasks")
+        if self._running.is_elsewhere:
+            return result
+        task = task_id_of(result.raw)
+        if task is None or len(task) > MAX_TASK_ID:
+            return ServerMisbehaved(
+                server, f"it has made a task whose id is no string of up to {MAX_TASK_ID} characters"
+            )
+        token = self._task_ids.seal(TaskId(server, task, call.caller.principal))
+        return with_task_id(result, token)
 
     def _url_required(self, call: Call, failure: Failure) -> Outcome:
         """A legacy server sends the client to a URL before it takes the call: afterwards the call is sent again."""
