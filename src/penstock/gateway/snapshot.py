@@ -39,6 +39,8 @@ _NO_LISTING_YET: Final = b'{"tools":{"listChanged":true}}'
 _CARRIED: Final = ("tools", "prompts", "resources", "completions", "logging")
 """Capabilities the gateway carries between all eras."""
 _OWN_VIEW_ONLY: Final = ("experimental", "extensions")
+_APPS: Final = "io.modelcontextprotocol/ui"
+"""The one extension that needs nothing but tools and resources, so that it holds where several servers share a view."""
 
 
 class ViewSettings(msgspec.Struct, frozen=True):
@@ -152,6 +154,9 @@ class SnapshotBuilder:
                 union[name] = union.get(name, {}) | _streamed(name, value)
             if said.instructions:
                 instructions.append(f"# {server.name}\n\n{said.instructions}")
+            apps = _carried(capabilities_of(said), ("extensions",)).get("extensions", {})
+            if isinstance(apps, dict) and _APPS in apps:
+                union.setdefault("extensions", {}).setdefault(_APPS, apps[_APPS])
         if not union:
             return Identity(self._server_info, _NO_LISTING_YET, _NO_LISTING_YET, "\n\n".join(instructions))
         has_tasks = any(server.has_tasks for server in servers)
