@@ -164,7 +164,7 @@ async def test_a_removed_server_ends_its_calls_first_and_then_its_child(stage: S
     async with under_load(stage) as client:
         await asyncio.to_thread(gateway.verb, "add", "other", "--", "env", f"--chdir={Path.cwd()}", *STDIO_SERVER)
         (child,) = {int((await client.call("other_pid")).text)}
-        slow = asyncio.create_task(client.call("other_slow", {"seconds": 1.0}))
+        slow = asyncio.create_task(client.call("other_slow", {"seconds": 4.0}))
         await asyncio.sleep(0.1)
         await verb(gateway, "remove", "other")
         assert (await client.call("other_echo")).error["code"] == -32602
