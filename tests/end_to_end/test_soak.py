@@ -8,7 +8,7 @@ from tests.end_to_end.soak import run, staged
 from tests.end_to_end.soak_samples import Sample, growth_per_10_minutes
 
 SECONDS = 120.0
-REST_SECONDS = 0.4
+REST_SECONDS = 0.8
 """Other tests run beside it, and want the processors too."""
 
 

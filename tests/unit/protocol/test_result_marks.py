@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
@@ -133,6 +133,7 @@ def long_behind(value: bytes) -> bytes:
     return b'{"content":%b,"filler":"%b"}' % (value, FILLER.encode())
 
 
+@settings(max_examples=40, deadline=None)  # each takes a quarter of a second while coverage looks on
 @given(
     st.dictionaries(st.sampled_from(NAMES) | st.text(), JSON), st.booleans(), st.sampled_from([None, 1, (",", ": ")])
 )
