@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from penstock.protocol.envelopes import one_line
 
 _BOM: Final = b"\xef\xbb\xbf"
+_MAX_PIECES: Final = 1024
+"""So many parts of a line that came one by one are made into one."""
 
 
 class EventTooLarge(Exception):
@@ -38,6 +40,7 @@ class EventParser:
         "_at_start",
         "_data",
         "_id",
+        "_joined",
         "_name",
         "_partial",
         "_partial_bytes",
@@ -64,6 +67,8 @@ class EventParser:
         self._id: bytes | None = None
         self._retry_ms: int | None = None
         self._size = 0
+        self._joined = 0
+        """How many of the parts, from the first on, were made of many."""
 
     def __repr__(self) -> str:
         return f"<EventParser pending {self._size + self._partial_bytes} bytes | last id {self.last_event_id!r}>"
@@ -89,7 +94,7 @@ class EventParser:
                 self._partial.append(chunk)
                 chunk = b"".join(self._partial)
                 self._partial = []
-                self._partial_bytes = 0
+                self._partial_bytes = self._joined = 0
             lines = chunk.split(b"\n")
             chunk = lines.pop()
             for line in lines:
@@ -98,6 +103,9 @@ class EventParser:
                 else:
                     self._dispatch(events)
         if chunk:
+            if len(self._partial) - self._joined >= _MAX_PIECES:  # a piece of two bytes costs forty
+                self._partial[self._joined :] = [b"".join(self._partial[self._joined :])]
+                self._joined += 1
             self._partial.append(chunk)
             self._partial_bytes += len(chunk)
             if self._size + self._partial_bytes > self.max_event_bytes:

@@ -112,7 +112,7 @@ class Conversation:
         self.era: Era = Era.MODERN
         self.version: str = LATEST_MODERN
         self.is_closing = False
-        self.complaint: str = ""
+        self.complaint = ""
         """What the server did that made us end the wire; empty while it behaves."""
         self.heard: Heard | None = None
         """Takes what a legacy server says of changes in this very conversation; None: `Habits.heard` does."""
@@ -151,7 +151,7 @@ class Conversation:
                 reply = await flight.future
             except asyncio.CancelledError:
                 self.cancel(flight, b"the caller cancelled the call")
-                if asking is not None and self._is_left(asking):
+                if self._is_left(asking):
                     asking = None
                 raise
         finally:
@@ -163,17 +163,18 @@ class Conversation:
             return Failure(error.code, error.message, error.data, self.era)
         return Result(reply.result or b"{}", self.era)
 
-    def _is_left(self, asking: AskingTurn) -> bool:
-        """A legacy server may ask and log in the course of a call until it has read that it is cancelled. It names no call, and
-        whose it is would be taken for another's: so it is asked to answer once it has read on, and the turn lasts until then.
+    def _is_left(self, asking: AskingTurn | None) -> bool:
+        """A server may log, and a legacy one ask, in the course of a call until it has read that it is cancelled. It names no
+        call, and whose it is would be taken for another's: it is asked to answer once it has read on. So long the turn lasts.
         """
-        if self.era is not Era.LEGACY or not self.is_open:
+        if asking is None or not self.is_open:
             return False
         if not asking.is_at_work and not self._habits.asks_in_parallel:
             return False  # it awaits an answer, and so asks nothing else
         self._refuse_held()
         try:
-            ping = self.send("ping", {})
+            is_legacy = self.era is Era.LEGACY  # the modern era has no ping
+            ping = self.send("ping", {}) if is_legacy else self.send("server/discover", {"_meta": self.modern_meta()})
         except ServerError:
             return False
         self._leaving += 1
@@ -204,8 +205,9 @@ class Conversation:
         wire = self._wire
         if not self.is_open:
             raise self.why_over()
-        if call is not None and len(self._pending) >= self._bounds.max_in_flight:
-            raise ServerBusy(self._server, f"{len(self._pending)} calls are in flight, the most it is given at a time")
+        pending = len(self._pending) - self._leaving
+        if call is not None and pending >= self._bounds.max_in_flight:
+            raise ServerBusy(self._server, f"{pending} calls are in flight, the most it is given at a time")
         if wire.unsent_bytes > self._bounds.max_unsent_bytes:
             raise ServerBusy(self._server, f"it does not read its input: {wire.unsent_bytes} bytes wait to be read")
         self._last_id += 1
@@ -477,7 +479,7 @@ class Conversation:
         rank = RANKS.get(bytes(asked)) if asked is not None else None
         if rank is not None and asked is not None and rank < self._log_level:
             self._log_level = rank
-            self.send("logging/setLevel", {"level": asked})
+            self.forget(self.send("logging/setLevel", {"level": asked}))  # some never answer it
 
     @staticmethod
     def _meta_with_token(meta: Raw | None, request_id: bytes) -> Raw:

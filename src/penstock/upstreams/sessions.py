@@ -70,6 +70,7 @@ class LegacySession:
         "is_over",
         "key",
         "last_used",
+        "last_words",
         "listening",
         "log_rank",
         "on_lost",
@@ -105,6 +106,8 @@ class LegacySession:
         self.own: OwnSubscriptions | None = None
         """What its client has subscribed to in it; None when it is no client's own, or not listened to."""
         self.last_used = 0.0
+        self.last_words = b""
+        """A message the server is to hear before it hears that the session is over."""
         self.log_rank = len(LOG_LEVELS)
         """The most talkative log level set so far."""
 
@@ -189,11 +192,13 @@ class ExclusiveSessions:
             )
         return pool
 
-    def give_back(self, session: LegacySession) -> None:
-        """End a loan; of a pool that is gone the session is closed."""
+    def give_back(self, session: LegacySession, *, discard: bool = False) -> None:
+        """End a loan; of a pool that is gone the session is closed. `discard`: nobody is to have it any more."""
         pool = self._pools.get(("shared", session.key[1]))
-        if pool is not None and pool.has_lent(session):
-            pool.give_back(session)
+        if pool is None:
+            self._close(session)
+        elif pool.has_lent(session):
+            pool.give_back(session, discard=discard)
 
     def drop_idle(self, lost: LegacySession) -> None:
         """The server has forgotten a session: those like it that rest were used longer ago, and are as good as lost."""
@@ -234,7 +239,8 @@ class ExclusiveSessions:
 
     def _make_room(self) -> None:
         for key, pool in list(self._pools.items())[: max(0, len(self._pools) + 1 - MAX_SHARED)]:
-            if pool.stats().busy == 0:
+            stats = pool.stats()
+            if not (stats.busy or stats.opening or stats.waiting):
                 del self._pools[key]
                 task = asyncio.get_running_loop().create_task(pool.close())
                 self._closing.add(task)

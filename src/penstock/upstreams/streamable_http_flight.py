@@ -71,9 +71,12 @@ class Flight:
             asyncio.get_running_loop().call_soon(follows.cancel)
         if connection is not None:
             connection.abandon()
-            self._give_back(connection)
             if self._answer is None and (self._reception is None or self._reception.reply is None):
-                self._side.cancelled(self._id)
+                self._side.cancelled(
+                    self._id
+                )  # before it lands: what its server says until it knows is for nobody else
+            self._give_back(connection)
+            self._land()
         self._end(None)
 
     def on_event(self, event: Event) -> bool:
@@ -103,6 +106,7 @@ class Flight:
         if answer is None:
             self._think_again(Response(status, headers, bytes(body), first_byte_at))
             return
+        self._land()
         self._end(answer)
 
     def lose(self, error: BaseException) -> None:
@@ -112,7 +116,10 @@ class Flight:
             self._give_back(connection)
         if isinstance(error, RequestFailed):
             self._think_again(error)
-        elif isinstance(error, ServerError):
+            return
+        self._side.cancelled(self._id)
+        self._land()
+        if isinstance(error, ServerError):
             self._follow(fail_with(error))
         else:
             self._follow(
@@ -125,11 +132,14 @@ class Flight:
             reception = self._reception = self._side.reception(self._call, self._id)
         self._follow(self._side.unusual(self._call, reception, came))
 
-    def _give_back(self, connection: ClientConnection) -> None:
-        self._connection = None
+    def _land(self) -> None:
+        """The call is over; one that is thought of again lands when that is done, which is the side's affair."""
         landed = self._side.landed
         if landed is not None:
             landed(self._id)
+
+    def _give_back(self, connection: ClientConnection) -> None:
+        self._connection = None
         if connection.is_busy:  # the answer is had, or nobody waits for it, but it has not ended
             connection.on_settled = self._pool.give_back
         else:

@@ -9,21 +9,19 @@ Source: basic/transports of 2025-03-26, 2025-06-18 and 2025-11-25; basic/lifecyc
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from functools import partial
 from time import monotonic
 from typing import Any, Final
-
-import msgspec
 
 from penstock.clock import Clock
 from penstock.errors import PenstockError, ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.envelopes import encode_notification, encode_request
-from penstock.protocol.input_required import NOT_FOR_LEGACY
 from penstock.protocol.messages import Message
-from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN
+from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import LATEST_LEGACY, Era
 from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw
 from penstock.upstreams.log_levels import log_rank
@@ -33,7 +31,7 @@ from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.streamable_http_feed import Stream
 from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_handshake import HttpHandshake, NotLegacyAnswer
-from penstock.upstreams.streamable_http_legacy_flight import SessionSide
+from penstock.upstreams.streamable_http_legacy_flight import SessionSide, params_of
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
 from penstock.upstreams.streamable_http_listening import SessionListening
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
@@ -48,10 +46,11 @@ from penstock.upstreams.streamable_http_refusals import (
 )
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
 from penstock.upstreams.streamable_http_side import Supervisor
+from penstock.upstreams.streamable_http_stream import SHORTEST_RETRY_SECONDS
 
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
 _DEFAULT_RETRY_SECONDS: Final = 1.0
-_encode = msgspec.json.Encoder().encode
+_ENDED_AT_ONCE: Final = 64
 
 
 class _SessionLost(PenstockError):
@@ -88,12 +87,12 @@ class LegacyHttp:
         self._pools = ExclusiveSessions(
             link.name,
             open=self._open,
-            close=lambda session: self._in_background(self._end(session)),
+            close=self._close,
             settings=settings.exclusive_sessions,
             clock=clock,
         )
         self.listening: Final = SessionListening(link, settings, counts, clock, lose=self.lose, carry=self._carry)
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[object]] = set()
         self._last_id = 0
         self.version = LATEST_LEGACY
         """What `initialize` asks for when the caller has no revision of its own to ask for."""
@@ -110,13 +109,16 @@ class LegacyHttp:
         """
         for _ in range(2):  # one that forgot its session has not processed the call
             session = await self.session_for(call.caller)
+            has_ended = False
             try:
-                return await self._carry(session, call)
+                answer = await self._carry(session, call)
+                has_ended = True
+                return answer
             except _SessionLost:
                 self.lose(session)
                 self._pools.drop_idle(session)
             finally:
-                self.give_back(session)
+                self.give_back(session, discard=not has_ended and bool(call.sent_at))
         raise ServerMisbehaved(self._link.name, "it forgot a session it had just opened; see its log")
 
     def begin(self, call: Call, connection: ClientConnection, supervisor: Supervisor) -> Flight | None:
@@ -157,10 +159,12 @@ class LegacyHttp:
         """Whether that caller has a session to itself."""
         return self._book.key_for(caller)[0] == "own"
 
-    def give_back(self, session: LegacySession) -> None:
-        """Others may use it; of consequence only for those that are lent to one call at a time."""
+    def give_back(self, session: LegacySession, *, discard: bool = False) -> None:
+        """Others may use it; of consequence only for those that are lent to one call at a time. `discard`: the server may still
+        speak of a call there, which would be taken for the next one's.
+        """
         if session.is_exclusive:
-            self._pools.give_back(session)
+            self._pools.give_back(session, discard=discard)
 
     def _ready(self, caller: Caller) -> LegacySession | None:
         """The session of a caller, if there is one that can be used now."""
@@ -172,8 +176,9 @@ class LegacyHttp:
     async def close_session(self, name: str) -> None:
         """End the session of a client session, if it has one; bounded, and whatever the server says."""
         session = self._book.take_own(name)
-        if session is not None:
-            await self._end(session)
+        if session is not None and not session.is_over:
+            session.hang_up()
+            await self._tell_end(session)
 
     def stream_of(
         self, session: LegacySession, take: Callable[[Message], None], missed: Callable[[], None], has_gap: bool
@@ -214,7 +219,7 @@ class LegacyHttp:
     def sweep(self) -> None:
         """End sessions nobody used for long."""
         for session in self._book.take_idle(self._clock.now()):
-            self._in_background(self._end(session))
+            self._close(session)
         self._pools.sweep()
 
     def forget(self) -> None:
@@ -237,13 +242,18 @@ class LegacyHttp:
         """End all sessions within `close_seconds`, then whatever still runs."""
         await self._opening.close()
         await self._pools.close()
-        for session in self._book.take_all():
-            self._in_background(self._end(session))
-        if self._background:
-            _, left = await asyncio.wait(self._background, timeout=self._settings.close_seconds)
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+        sessions = [session for session in self._book.take_all() if not session.is_over]
+        for session in sessions:
+            session.hang_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.close_seconds):
+                for first in range(0, len(sessions), _ENDED_AT_ONCE):
+                    await asyncio.gather(*map(self._tell_end, sessions[first : first + _ENDED_AT_ONCE]))
+                if self._background:
+                    await asyncio.wait(self._background)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
     # opening and ending sessions
 
@@ -267,7 +277,7 @@ class LegacyHttp:
             await self._settle_in(session, caller if is_own else None)
         except BaseException:
             self._book.remove(session)
-            self._in_background(self._end(session))
+            self._close(session)
             raise
         return session
 
@@ -277,15 +287,21 @@ class LegacyHttp:
             self._book.issues_ids = True
         else:
             for surplus in self._book.add(session, self._clock.now()):
-                self._in_background(self._end(surplus))
+                self._close(surplus)
         await self.listening.listen(session, client)
 
-    async def _end(self, session: LegacySession) -> None:
-        """Tell the server that a session is over."""
-        was_over = session.is_over
-        session.hang_up()
-        if session.id is None or was_over:
+    def _close(self, session: LegacySession) -> None:
+        """End a session: for us at once, whatever becomes of telling the server."""
+        if not session.is_over:
+            session.hang_up()
+            self._in_background(self._tell_end(session))
+
+    async def _tell_end(self, session: LegacySession) -> None:
+        """What the server is still to hear in a session, and that it is over."""
+        if session.id is None:
             return
+        if session.last_words:
+            await self._tell(session, session.last_words)
         head = self._link.delete_head + session.head + b"\r\n"
         try:
             async with asyncio.timeout(self._settings.close_seconds):
@@ -340,41 +356,38 @@ class LegacyHttp:
         self, session: LegacySession, call: Call, reception: Reception, came: Response | RequestFailed
     ) -> Answer:
         """What becomes of a flight whose answer is not ordinary."""
-        if isinstance(came, ConnectionLost) and came.unprocessed:
-            return await self.call(call)
-        session.calls[reception.id] = call
-        try:
-            return await self.conclude(session, call, reception, came)
-        except _SessionLost:
-            self.lose(session)
-            self._pools.drop_idle(session)
-            return await self.call(call)
-        except asyncio.CancelledError:
-            if reception.reply is None:
-                self.cancel(session, reception.id)
-            raise
-        finally:
-            session.calls.pop(reception.id, None)
+        if not (isinstance(came, ConnectionLost) and came.unprocessed):
+            try:
+                answer = await self.conclude(session, call, reception, came)
+            except _SessionLost:
+                self.lose(session)
+                self._pools.drop_idle(session)
+            except asyncio.CancelledError:
+                if reception.reply is None:
+                    self.cancel(session, reception.id)
+                self._landed(session, reception.id)
+                raise
+            except BaseException:
+                self._landed(session, reception.id, discard=True)
+                raise
+            else:
+                self._landed(session, reception.id)
+                return answer
+        self._landed(session, reception.id)
+        return await self.call(call)
+
+    def _landed(self, session: LegacySession, request_id: bytes, *, discard: bool = False) -> None:
+        session.calls.pop(request_id, None)
+        self.give_back(session, discard=discard)
 
     def _write(self, session: LegacySession, call: Call) -> tuple[bytes, bytes, bytes]:
         """Head, body and id of the request."""
         request_id = self._next_id()
-        body = encode_request(request_id, call.method, self._params(call, request_id))
+        body = encode_request(request_id, call.method, params_of(call, request_id))
         head = session.post_head
         if call.headers:
             head += extra_lines(call.headers, with_params=False)
         return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, request_id
-
-    def _params(self, call: Call, request_id: bytes) -> dict[str, Raw]:
-        meta, params = call.meta, call.params
-        if not NOT_FOR_LEGACY.isdisjoint(params):
-            params = {key: value for key, value in params.items() if key not in NOT_FOR_LEGACY}
-        if not meta:
-            return params
-        rest = {key: value for key, value in meta.items() if key != LOG_LEVEL}
-        if PROGRESS_TOKEN in rest:
-            rest[PROGRESS_TOKEN] = Raw(request_id)
-        return params | {"_meta": Raw(_encode(rest))} if rest else params
 
     def _refused(self, session: LegacySession, response: Response, request_id: bytes) -> Failure:
         name = self._link.name
@@ -395,7 +408,7 @@ class LegacyHttp:
         name, tries = self._link.name, 0
         while tries < self._settings.resume_tries:
             asked = _DEFAULT_RETRY_SECONDS if reception.retry_ms is None else reception.retry_ms / 1000
-            pause = min(asked, self._settings.max_retry_seconds)
+            pause = min(max(asked, SHORTEST_RETRY_SECONDS), self._settings.max_retry_seconds)
             if call.poll is not None and reception.retry_ms is not None:
                 call.poll(int(pause * 1000))
             await self._clock.sleep(pause)
@@ -420,38 +433,50 @@ class LegacyHttp:
         """Tell the server that a call's answer is not wanted any more."""
         self._counts.cancelled += 1
         params = {"requestId": Raw(request_id), "reason": Raw(b'"the caller cancelled the call"')}
-        self._in_background(self._tell(session, encode_notification("notifications/cancelled", params)))
+        cancelled = encode_notification("notifications/cancelled", params)
+        if session.is_exclusive:  # until it has read that, what it asks and logs would be taken for the next call's
+            session.last_words = cancelled
+            self.give_back(session, discard=True)
+        else:
+            self._in_background(self._tell(session, cancelled))
 
     # what else is said
 
     async def _set_level(self, session: LegacySession, rank: int) -> None:
         """A session has one level for all: the most talkative any of its calls asked for so far."""
-        session.log_rank = rank
+        before, session.log_rank = session.log_rank, rank
         if b'"logging"' not in bytes(session.description.capabilities):
             return
         params = {"level": Raw(b'"%b"' % LOG_LEVELS[rank].encode())}
-        await self._tell(session, encode_request(self._next_id(), "logging/setLevel", params))
+        try:
+            is_taken = await self._tell(session, encode_request(self._next_id(), "logging/setLevel", params))
+        except asyncio.CancelledError:
+            session.log_rank = before
+            raise
+        if not is_taken:
+            session.log_rank = before  # the next call that wants it tries again
 
-    async def _tell(self, session: LegacySession, body: bytes, *, strict: bool = False) -> None:
-        """POST something whose answer does not matter; `strict`: but for its status."""
+    async def _tell(self, session: LegacySession, body: bytes, *, strict: bool = False) -> bool:
+        """POST something whose answer does not matter; `strict`: but for its status. Whether the server has taken it."""
         head = self._link.post_head + session.head + content_length(body)
         try:
             async with asyncio.timeout(self._settings.background_seconds):
-                response = await self._link.send(head, body, _until_any)
+                response = await self._link.send(head, body, lambda _: True)
         except TimeoutError:
-            return
+            return False
         except RequestFailed as error:
             if strict:
                 raise failed_request(self._link.name, error) from error
-            return
+            return False
         except ServerError:
             if strict:
                 raise
-            return
+            return False
         if strict and response.status >= 400:
             raise refusal(self._link.name, self._link.url, response)
+        return response.status < 400
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         if len(self._background) >= self._settings.max_background:
             self._counts.background_dropped += 1
             work.close()
@@ -471,7 +496,3 @@ class LegacyHttp:
     def _next_id(self) -> bytes:
         self._last_id += 1
         return b"%d" % self._last_id
-
-
-def _until_any(_: object) -> bool:
-    return True

@@ -4,14 +4,20 @@ Knows: which session a flight belongs to. Does not know: how a session is opened
 legacy side of its server.
 """
 
-from typing import Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from penstock.http.client import RequestFailed, Response
 from penstock.protocol.envelopes import compact_result
+from penstock.protocol.input_required import NOT_FOR_LEGACY
+from penstock.protocol.meta import LOG_LEVEL, PROGRESS_TOKEN
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Result
+from penstock.upstreams.interface import Answer, Call, Raw, Result
 from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.streamable_http_reception import Reception
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Legacy(Protocol):
@@ -60,5 +66,17 @@ class SessionSide:
     def landed(self, request_id: bytes) -> None:
         """See `Side`."""
         self._session.calls.pop(request_id, None)
-        if self._session.is_exclusive:
-            self._legacy.give_back(self._session)
+        self._legacy.give_back(self._session)
+
+
+def params_of(call: Call, request_id: bytes) -> dict[str, Raw]:
+    """The params of a legacy request: without words of the other era, and our id in the place of the caller's progress token."""
+    meta, params = call.meta, call.params
+    if not NOT_FOR_LEGACY.isdisjoint(params):
+        params = {key: value for key, value in params.items() if key not in NOT_FOR_LEGACY}
+    if not meta:
+        return params
+    rest = {key: value for key, value in meta.items() if key != LOG_LEVEL}
+    if PROGRESS_TOKEN in rest:
+        rest[PROGRESS_TOKEN] = Raw(request_id)
+    return params | {"_meta": Raw(_encode(rest))} if rest else params

@@ -23,6 +23,7 @@ from penstock.upstreams.streamable_http_aside import Aside
 from penstock.upstreams.streamable_http_feed import Stream
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_reception import HttpCounts
+from penstock.upstreams.streamable_http_refusals import speaks_of_session
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
 from penstock.upstreams.streamable_http_stream import SessionStream
 
@@ -117,7 +118,9 @@ class SessionListening:
 
     async def _listen_on(self, session: LegacySession, stream: SessionStream) -> Response | None:
         refusal = await stream.run()
-        if refusal is not None and refusal.status == 404:
+        if refusal is not None and (
+            speaks_of_session(refusal) or (refusal.status == 404 and stream.is_open.is_set())
+        ):  # one that never was there is not lost: some servers have no GET at all, and say so in this way
             self._lose(session)
         if session.own is not None:
             session.own.close()

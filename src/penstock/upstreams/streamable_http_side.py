@@ -29,7 +29,9 @@ class Side(Protocol):
 
     @property
     def landed(self) -> Callable[[bytes], None] | None:
-        """Told once for each flight, by its id, that it has ended; None when nobody needs to know."""
+        """Told once for each flight, by its id, that it has ended, unless `unusual` was asked, which knows then; None when nobody
+        needs to know.
+        """
         ...
 
 
