@@ -133,3 +133,13 @@ def test_a_name_or_id_with_a_line_break_is_refused(bad: bytes) -> None:
         encode_event(b"{}", event=bad)
     with pytest.raises(ValueError, match="line breaks"):
         encode_event(b"{}", id=bad)
+
+
+def test_an_event_in_tiny_pieces_costs_what_it_is_long() -> None:
+    parser = EventParser(1 << 20)
+    text = b"data: " + b"xy" * 100_000
+    for at in range(0, len(text), 2):
+        assert parser.feed(text[at : at + 2]) == []
+    assert len(parser._partial) < 2_000
+    (event,) = parser.feed(b"\n\n")
+    assert event.data == b"xy" * 100_000
