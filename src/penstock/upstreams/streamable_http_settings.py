@@ -53,7 +53,7 @@ class StreamableHttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """For ending sessions when the server is removed or we shut down."""
     background_seconds: float = 5.0
     """For what is told to the server without waiting: cancellations, answers to its requests, ends of sessions."""
-    max_background: int = 256
+    max_background: int = 4096
     """Such messages under way at a time; more are dropped and counted."""
     resume_tries: int = 5
     """Reconnections in a row to a call's stream that bring nothing, before the call fails."""

@@ -19,7 +19,7 @@ export const load = createRequire(`${process.env.PEERS_NODE}/`);
 export const isSse = ({ url }) => url !== undefined && new URL(url).pathname.split('/')[1] === 'sse';
 
 /**
- * Counts reports of progress as they reach the library. Over HTTP+SSE, with and without a gateway, it forgets its caller's
+ * Counts reports of progress as they reach the library. Over HTTP+SSE and stdio, with or without a gateway, it forgets its caller's
  * `onprogress` when the answer comes in the same read, before it hands on the reports that came ahead of it.
  */
 export function countArrivals(client) {

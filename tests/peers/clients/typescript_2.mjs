@@ -45,6 +45,6 @@ await main(async (target, mode, ears) => {
   const client = new PeerClient({ name: 'typescript-2', version: '1.0.0' }, options);
   client.listenWith(ears);
   await client.connect(transportTo(target, { Http, Sse, Stdio }));
-  if (isSse(target)) countArrivals(client);
+  if (target.command || isSse(target)) countArrivals(client);
   return client;
 });
