@@ -29,8 +29,8 @@ stalled_reader = "2s"
 URI = "desk://legacy/1"
 TRANSPORTS = ("web", "pipe")
 ASK = {"text": "who", "kinds": ["form"]}
-LISTENERS = 8
-"""So many that both of two workers have some: the kernel spreads connections by chance (1 in 128 that it does not)."""
+LISTENERS = 20
+"""So many that both of two workers have some: the kernel spreads connections by chance (1 in 500,000 that it does not)."""
 
 
 class Stage:
