@@ -84,6 +84,8 @@ class StreamableHttpUpstream:
         self._feed: ModernFeed | LegacyFeed[Any] | None = None
         self._reopening: asyncio.Task[None] | None = None
         """The end of the feed before, and the begin of the next one."""
+        self._replaced: ModernFeed | LegacyFeed[Any] | None = None
+        """The feed before: a task that is cancelled before its first step closes nothing."""
         self._asking: asyncio.Task[None] | None = None
         """Which era to speak with those callers that nobody has brought here yet."""
         self._last_error = ""
@@ -247,6 +249,8 @@ class StreamableHttpUpstream:
         if self._reopening is not None:
             self._reopening.cancel()
             await asyncio.wait((self._reopening,))
+        if self._replaced is not None:
+            await self._replaced.close()
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait((self._asking,))
@@ -272,6 +276,7 @@ class StreamableHttpUpstream:
     async def _reopen(self, feed: ModernFeed | LegacyFeed[Any]) -> None:
         """Hear of changes in the era the server turns out to have by now; until then ask again, but not often."""
         await feed.close()
+        self._replaced = None
         while self._feed is None:
             try:
                 await self._ready(_NOBODY)
@@ -438,6 +443,7 @@ class StreamableHttpUpstream:
     def _reopen_feed(self) -> None:
         feed, self._feed = self._feed, None
         if feed is not None:
+            self._replaced = feed
             self._reopening = asyncio.get_running_loop().create_task(
                 self._reopen(feed), name=f"changes of {self._name}"
             )

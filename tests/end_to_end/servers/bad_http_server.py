@@ -5,6 +5,7 @@ usage: python -m tests.end_to_end.servers.bad_http_server     prints `ready PORT
 
 import asyncio
 import contextlib
+import functools
 import json
 import zlib
 from collections.abc import Awaitable, Callable
@@ -156,9 +157,14 @@ async def broken_gzip(writer: Writer, _message: Message) -> None:
 
 
 async def gzip_bomb(writer: Writer, _message: Message) -> None:
+    writer.write(plain(_bomb(), more="content-encoding: gzip\r\n"))
+
+
+@functools.cache
+def _bomb() -> bytes:
+    """64 MiB in 64 KiB; made once, as that may take as long as a call may."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    packed = packer.compress(b" " * 64 * 1024 * 1024) + packer.flush()
-    writer.write(plain(packed, more="content-encoding: gzip\r\n"))
+    return packer.compress(b" " * 64 * 1024 * 1024) + packer.flush()
 
 
 async def answers_twice(writer: Writer, message: Message) -> None:
@@ -214,6 +220,7 @@ async def handle(writer: Writer, head: str, body: bytes) -> None:
 
 
 async def main() -> None:
+    _bomb()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     print("ready", server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

@@ -21,6 +21,7 @@ from penstock.protocol.subscriptions import (
     read_filter,
     read_honoured,
     subscription_of,
+    task_changed,
     updated,
     uri_of,
     write_filter,
@@ -131,6 +132,15 @@ def test_each_message_of_a_subscription_carries_the_id_of_its_request(identity: 
         "uri": 'a://"1"',
     }
     assert decode(closing_result(identity)) == {"resultType": "complete", "_meta": {SUBSCRIPTION: decode(identity)}}
+
+
+@pytest.mark.parametrize("meta", [{}, {"_meta": {"trace": "t", SUBSCRIPTION: "the gateway's"}}, {"_meta": "nonsense"}])
+def test_of_a_task_each_client_hears_by_its_own_ids(meta: Any) -> None:
+    params = {name: raw(value) for name, value in ({"taskId": "the server's", "status": "working"} | meta).items()}
+    said = decode(task_changed(params, "the client's", b'"mine"'))
+    assert said["method"] == "notifications/tasks"
+    kept = {"trace": "t"} if isinstance(meta.get("_meta"), dict) else {}
+    assert said["params"] == {"taskId": "the client's", "status": "working", "_meta": kept | {SUBSCRIPTION: "mine"}}
 
 
 def test_a_legacy_client_gets_them_without_an_id() -> None:

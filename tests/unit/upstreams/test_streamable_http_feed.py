@@ -281,3 +281,10 @@ class TestAnotherEra:
             await server.upstream.close()
             await asyncio.gather(task, return_exceptions=True)
             assert not server.lines
+
+    @pytest.mark.parametrize("era", Era)
+    async def test_closing_before_the_first_step_of_it_leaves_no_task(self, era: Era) -> None:
+        async with heard(era) as server:
+            server.upstream._forget()
+            await server.upstream.close()
+            await until(lambda: not server.lines)
