@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from penstock.clock import Clock
-from penstock.errors import ServerError, ServerMisbehaved, ServerTimedOut
+from penstock.errors import ServerError, ServerMisbehaved, ServerTimedOut, forget_frames
 from penstock.protocol.errors import INVALID_PARAMS, METHOD_NOT_FOUND
 from penstock.protocol.subscriptions import ACKNOWLEDGED, LIST_CHANGED, UPDATED, Filter, read_honoured, write_filter
 from penstock.protocol.versions import Era
@@ -114,7 +114,7 @@ class ModernFeed:
         self._is_stale = asyncio.Event()
         """Other resources are wanted than the current listen names."""
         self._is_closed = False
-        self._keeper: asyncio.Task[None] = asyncio.get_running_loop().create_task(
+        self._keeper: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(
             self._keep(), name=f"changes of {server}"
         )
 
@@ -143,7 +143,10 @@ class ModernFeed:
         self._is_stale.set()
         outcome = await asyncio.shield(future)
         if isinstance(outcome, ServerError):
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del future, outcome  # else this frame and the error hold each other
         return outcome
 
     async def unsubscribe(self, uri: str) -> None:
@@ -157,8 +160,11 @@ class ModernFeed:
     async def close(self) -> None:
         """Stop listening."""
         self._is_closed = True
-        self._keeper.cancel()
-        await asyncio.wait((self._keeper,))
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait((keeper,))
+            self._keeper = None  # a cancelled task holds its frames, and those hold us
         for uri in list(self._waiting):
             self._answer(uri, _NOT_HEARD)
 
@@ -217,6 +223,7 @@ class ModernFeed:
         try:
             return await self._send(call)
         except ServerError as error:
+            forget_frames(error)  # they hold the listen, which is to hold the error
             return error
         except Exception:  # the task's top: a server whose changes are not heard is listed by the clock alone
             _log.exception("changes of server '%s' are not heard by an error of ours", self._server)

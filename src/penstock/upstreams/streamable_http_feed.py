@@ -120,7 +120,7 @@ class LegacyFeed(Generic[S]):
         self._clock: Final = clock
         self._uris: dict[str, None] = dict.fromkeys(uris)
         self.is_listening = False
-        self._keeper: asyncio.Task[None] = asyncio.get_running_loop().create_task(
+        self._keeper: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(
             self._keep(), name=f"changes of {server}"
         )
 
@@ -148,8 +148,11 @@ class LegacyFeed(Generic[S]):
 
     async def close(self) -> None:
         """Stop listening."""
-        self._keeper.cancel()
-        await asyncio.wait((self._keeper,))
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait((keeper,))
+            self._keeper = None  # a cancelled task holds its frames, and those hold us
 
     async def _keep(self) -> None:
         """Listen, and again, until cancelled."""

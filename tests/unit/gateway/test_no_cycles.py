@@ -1,38 +1,17 @@
 """What has ended is let go of at once: the collector comes by ever more rarely, the longer something lived."""
 
 import asyncio
-import gc
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from penstock.protocol.versions import Era
 from penstock.upstreams.in_memory import CallContext, InputRequired
+from tests.unit.cycles import nothing_left
 from tests.unit.gateway.asking import ACCEPTED, FORM, LegacyClient, ModernClient, text_of, with_tool
 from tests.unit.gateway.asking_http import Server, desk, end, say
 from tests.unit.gateway.conftest import Running, until
 from tests.unit.upstreams.scripted_http import Asked, Line
 
 ROUNDS = 3
-ROOMS = ("penstock.gateway.", "penstock.upstreams.")
-
-
-@contextmanager
-def nothing_left() -> Iterator[None]:
-    """Fails when a cycle that holds objects of ours was left behind in the block."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        left = Counter(type(one).__qualname__ for one in gc.garbage if type(one).__module__.startswith(ROOMS))
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
-    assert not left, left
 
 
 async def asks_a_form(_arguments: dict[str, Any], context: CallContext) -> Any:

@@ -14,6 +14,7 @@ from penstock.protocol.subscriptions import ACKNOWLEDGED, LIST_CHANGED, UPDATED
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
 from penstock.upstreams.modern_feed import HEALTHY_SECONDS, RETRY_SECONDS, UNSUPPORTED_SECONDS, ModernFeed
+from tests.unit.cycles import nothing_left
 from tests.unit.upstreams.stdio_kit import Notices, until
 
 ALL = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
@@ -416,3 +417,22 @@ class TestClose:
         await feed.close()
         await server.feed().close()
         assert server.open == []
+
+
+async def test_a_server_that_is_away_for_long_leaves_no_cycles(server: Server) -> None:
+    """Each try fails with an error that came through the frames of the listen; a minute's tries held half a megabyte."""
+    server.on_listen = lambda listen: listen.end.set_exception(ServerUnavailable("s", "it is down"))
+    with nothing_left():
+        feed = server.feed()
+        for pause in RETRY_SECONDS:
+            await server.advance(pause)
+        with pytest.raises(ServerUnavailable):
+            await feed.subscribe("a://1")
+        server.on_listen = take_all
+        await server.advance(RETRY_SECONDS[-1])
+        assert feed.is_listening
+        await feed.close()
+        server.listens.clear()
+        server.feeds.clear()
+        server.on_listen = lambda _: None
+        del feed
