@@ -114,11 +114,7 @@ def forget_frames(error: BaseException) -> None:
     For errors that have been told: else each one waits for the collector, with the request that it refused.
     """
     left: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):
-        if left is None:
-            return
-        left.__traceback__ = None
-        left = left.__cause__ or left.__context__
-
-
-_LONGEST_CHAIN = 20
+    while left is not None:
+        cause = left.__cause__ or left.__context__
+        left.__traceback__ = left.__cause__ = left.__context__ = None
+        left = cause

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ROOMS = ("penstock.gateway.", "penstock.upstreams.")
+ROOMS = ("penstock.errors", "penstock.gateway.", "penstock.upstreams.")
 
 
 @contextmanager

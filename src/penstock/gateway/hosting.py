@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 import msgspec
 
 from penstock.clock import Clock
-from penstock.errors import NeedsAuthorization, PenstockError, ServerError, ServerTimedOut
+from penstock.errors import NeedsAuthorization, PenstockError, ServerError, ServerTimedOut, forget_frames
 from penstock.gateway.known_lists import KnownLists
 from penstock.gateway.listing import TOOLS, Listing, capabilities_of, fetch_listing, input_schema_of
 from penstock.policies.deadline import Deadline, DeadlineSettings
@@ -293,6 +293,7 @@ class Catalogue:
 
     def _note_failure(self, host: HostedServer, error: PenstockError) -> None:
         changed = host.failure is None or host.failure.message != error.message
+        forget_frames(error)  # they hold the host, which is to hold the error
         host.failure = error
         host.attempts_failed += 1
         if changed:

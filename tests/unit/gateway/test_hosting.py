@@ -15,6 +15,7 @@ from penstock.gateway.known_lists import KnownLists
 from penstock.gateway.listing import TOOLS, Listing
 from penstock.policies.deadline import DeadlineSettings
 from penstock.upstreams.in_memory import InMemoryUpstream, Step
+from tests.unit.cycles import nothing_left
 from tests.unit.gateway.conftest import until, weather_server
 
 DOWN = Step(error=ServerUnavailable("weather", "it is down"))
@@ -114,6 +115,18 @@ async def test_a_listing_is_fetched_once_however_many_ask(care: Care) -> None:
     assert care.listings == 1
     care.catalogue.refresh_if_aged([host])
     assert host.refreshing is None  # too young
+
+
+async def test_failing_leaves_no_cycles(care: Care) -> None:
+    with nothing_left():
+        for _ in range(2):
+            care.upstream.every_call = Step(error=ServerUnavailable("weather", "it is down"))
+            host = care.host()
+            await care.catalogue.refresh(host)
+            assert host.state == "failed"
+        care.upstream.every_call = Step()
+        care.upstream.calls.clear()
+        del host
 
 
 async def test_a_failing_server_is_asked_again_ever_more_slowly_and_recovers(
