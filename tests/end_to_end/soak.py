@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.end_to_end.faults_kit import Gateway, Process, children, command_line, health, server_tables, until
-from tests.end_to_end.soak_load import Mix
+from tests.end_to_end.soak_load import MUST_HAPPEN, Mix
 from tests.end_to_end.soak_samples import SLACK, Sample, growth_per_10_minutes, sample, serving
 from tests.peers.environments import gateway_environment
 from tests.peers.processes import make_home
@@ -217,6 +217,7 @@ async def run(stage: Stage, seconds: float, *, seed: int, actors: int, rest_seco
         f"{era} {name}" for name in stage.targets for era in ("modern", "legacy") if not mix.counts[f"{era} {name}"]
     ]
     problems += [f"never answered: {pair}" for pair in never]
+    problems += [f"never happened: {what}" for what in MUST_HAPPEN if not mix.counts[what]]
     return Verdict(
         problems, growth_per_10_minutes(samples), allowed_growth(seconds, stage.workers), left_over(before, after)
     )

@@ -23,6 +23,12 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 KNOWN_REASONS: Final = frozenset({"server_unavailable", "server_busy", "deadline_exceeded"})
 """What calls may be refused with while servers are restarted, or asked more than they take."""
 LISTEN_SECONDS: Final = 2.0
+MUST_HAPPEN: Final = (
+    *(f"{what} {era}" for what in ("told progress", "told logs", "heard") for era in ERAS),
+    *(f"asked {era} {how}" for era in ERAS for how in ("answers", "refuses", "abandons", "vanishes")),
+    "resumed legacy",
+)
+"""Counts without which a run has not shown what it is there to show."""
 MAX_PROBLEMS: Final = 20
 
 
@@ -157,6 +163,7 @@ class Actor:
             if message.get("method") == "notifications/progress":
                 params = message["params"]
                 self._check(params["progressToken"] == token and params["message"] == text, str(params))
+                self._counts[f"told progress {self.client.era}"] += 1
 
     async def logs(self) -> None:
         text, level = self._text(), self.chance.choice(LEVELS)
@@ -171,6 +178,7 @@ class Actor:
                 params = message["params"]
                 self._check(params["data"] == text, str(params))
                 self._check(LEVELS.index(params["level"]) >= LEVELS.index(level), str(params))
+                self._counts[f"told logs {self.client.era}"] += 1
 
     async def asked(self, how: str = "") -> None:
         text, kinds = self._text(), self.chance.sample(KINDS, self.chance.randrange(1, 4))
@@ -245,7 +253,7 @@ class Actor:
                 answer = await rest.answer(5.0)
                 if "result" in answer:
                     self._check(text_of(answer) == text, str(answer)[:200])
-                    self._counts["resumed"] += 1
+                    self._counts["resumed legacy"] += 1
             await rest.vanish()
 
     async def listens(self) -> None:
@@ -263,7 +271,7 @@ class Actor:
             )
             with contextlib.suppress(TimeoutError):  # a server that has just been restarted tells of nothing
                 await pending.heard("notifications/resources/updated", LISTEN_SECONDS)
-                self._counts["heard"] += 1
+                self._counts[f"heard {self.client.era}"] += 1
             if self.client.era == "legacy" and self.chance.random() < 0.5:
                 await self.client.begin("resources/unsubscribe", {"uri": uri}).answer(40)
         finally:

@@ -40,6 +40,9 @@ __all__ = ["StreamableHttpSettings", "StreamableHttpUpstream"]
 T = TypeVar("T")
 _SWEEP_SECONDS: Final = 1.0
 _ASK_AGAIN_SECONDS: Final = 30.0
+_IN_VAIN_SECONDS: Final = 10.0
+"""For as long, what did not fit even after the server was asked anew is taken for the call's own fault, not the era's: else any
+client that knows what a server answers with a bare 400 makes all others' streams end, call by call."""
 _NOBODY: Final = Caller(Era.MODERN, "", None)
 
 
@@ -88,6 +91,8 @@ class StreamableHttpUpstream:
         """The feed before: a task that is cancelled before its first step closes nothing."""
         self._asking: asyncio.Task[None] | None = None
         """Which era to speak with those callers that nobody has brought here yet."""
+        self._in_vain_until = 0.0
+        """Until then it is not asked anew."""
         self._last_error = ""
         self._last_error_at = 0.0
         self._take_versions()
@@ -417,13 +422,14 @@ class StreamableHttpUpstream:
 
     async def _try_anew(self, caller: Caller, misfit: Exception, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What was known of the server has stopped to fit: ask it again, then do the work once more."""
-        if self.eras.pinned is None:
+        if self.eras.pinned is None and self._clock.now() >= self._in_vain_until:
             self._counts.reprobes += 1
-            self._forget()
+            self._forget(sessions_too=isinstance(misfit, NotLegacyAnswer))
             try:
                 return await work()
             except (NotModernAnswer, NotLegacyAnswer) as again:
                 misfit = again
+                self._in_vain_until = self._clock.now() + _IN_VAIN_SECONDS
             except ServerError as error:
                 self._note(error)
                 raise
@@ -432,13 +438,15 @@ class StreamableHttpUpstream:
         self._note(hopeless)
         raise hopeless from misfit
 
-    def _forget(self) -> None:
+    def _forget(self, *, sessions_too: bool) -> None:
+        """`sessions_too` unless the server may still know them: it was another era that has stopped to fit."""
         self.eras.forget()
-        self._legacy.forget()
         self._description = None
         self._take_versions()
         self._reopen_feed()  # it listens in an era that may not be the server's any more
-        self._use(self._legacy_http)
+        if sessions_too:
+            self._legacy.forget()
+            self._use(self._legacy_http)
 
     def _reopen_feed(self) -> None:
         feed, self._feed = self._feed, None

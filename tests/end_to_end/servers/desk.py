@@ -243,10 +243,10 @@ class Desk:
         return text_result(message, str(arguments["text"]))
 
     async def _touch(self, _peer: Peer, message: Message, arguments: Message) -> Message:
-        """With `padding`, each time another part of the resource, so that no two are told as one."""
+        """With `padding`, each time another part of the resource, so that no two are told as one; nor of two rounds."""
         padding = min(int(arguments.get("padding", 0)), 10_000)
         for number in range(min(int(arguments.get("times", 1)), 1000)):
-            part = f"/{number}{'x' * padding}" if padding else ""
+            part = f"/{arguments.get('round', 0)}.{number}{'x' * padding}" if padding else ""
             self.tell("notifications/resources/updated", uri=str(arguments["uri"]), part=part)
             await asyncio.sleep(0)
         return text_result(message, str(arguments["text"]))

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from penstock.clock import FakeClock
 from penstock.errors import NeedsAuthorization, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Failure, Result
@@ -99,6 +100,31 @@ async def test_a_server_that_changed_its_era_is_asked_again_and_no_call_is_lost(
         assert isinstance(answer, Result)
         assert start.value.encode() in answer.raw
         assert (await upstream.describe(who)).eras == (start,)
+
+
+async def test_a_call_that_is_refused_again_costs_the_others_neither_their_session_nor_the_era() -> None:
+    class Picky(Switchable):
+        """Answers calls of one tool as if it were no MCP server."""
+
+        async def __call__(self, asked: Asked, line: Line) -> bytes:
+            if asked.rpc == "tools/call" and asked.body["params"]["name"] == "refused":
+                return http(400)
+            return await super().__call__(asked, line)
+
+    clock = FakeClock()
+    async with serving(Picky(Era.MODERN, Era.LEGACY), clock=clock) as (server, upstream):
+        await upstream.call(call_of(LEGACY))
+        for _ in range(5):
+            with pytest.raises(ServerMisbehaved, match="HTTP 400"):
+                await upstream.call(call_of(MODERN, "refused"))
+            assert isinstance(await upstream.call(call_of(MODERN)), Result)
+            assert isinstance(await upstream.call(call_of(LEGACY)), Result)
+        assert (upstream.state()["reprobes"], len(server.all("server/discover"))) == (1, 2)
+        assert len(server.all("initialize")) == 1
+        await clock.advance(10.0)
+        with pytest.raises(ServerMisbehaved):
+            await upstream.call(call_of(MODERN, "refused"))
+        assert upstream.state()["reprobes"] == 2
 
 
 async def test_a_description_is_asked_for_each_time_and_notices_a_change_of_era() -> None:

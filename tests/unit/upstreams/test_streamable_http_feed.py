@@ -285,6 +285,6 @@ class TestAnotherEra:
     @pytest.mark.parametrize("era", Era)
     async def test_closing_before_the_first_step_of_it_leaves_no_task(self, era: Era) -> None:
         async with heard(era) as server:
-            server.upstream._forget()
+            server.upstream._forget(sessions_too=True)
             await server.upstream.close()
             await until(lambda: not server.lines)
