@@ -222,6 +222,7 @@ class LegacySse:
 
     async def close_session(self, name: str) -> None:
         """End the conversation of a client session, if it has one."""
+        await self._opening.settled(("own", name))  # else it would be kept for a client that is gone
         session = self._book.take_own(name)
         if session is not None:
             self._end(session)

@@ -65,6 +65,7 @@ class LegacySession:
     __slots__ = (
         "calls",
         "description",
+        "had_stream",
         "head",
         "id",
         "is_over",
@@ -101,6 +102,8 @@ class LegacySession:
         """Those under way, by our id."""
         self.is_over = False
         """Nothing can be sent in it any more."""
+        self.had_stream = False
+        """A stream of its own was open once: until then a 404 to a GET may as well say that the server has none."""
         self.listening: asyncio.Task[Any] | None = None
         """To what its server says beside the calls."""
         self.own: OwnSubscriptions | None = None

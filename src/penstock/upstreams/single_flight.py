@@ -39,6 +39,12 @@ class SingleFlight(Generic[T]):
         finally:
             del task  # its error holds this frame
 
+    async def settled(self, key: Hashable) -> None:
+        """Wait for the end of the work that runs for this key, if there is any, however it ends."""
+        task = self._running.get(key)
+        if task is not None:
+            await asyncio.wait((task,))
+
     def _ended(self, key: Hashable, task: asyncio.Task[T]) -> None:
         if self._running.get(key) is task:
             del self._running[key]

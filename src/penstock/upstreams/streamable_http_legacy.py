@@ -33,7 +33,7 @@ from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_handshake import HttpHandshake, NotLegacyAnswer
 from penstock.upstreams.streamable_http_legacy_flight import SessionSide, params_of
 from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
-from penstock.upstreams.streamable_http_listening import SessionListening
+from penstock.upstreams.streamable_http_listening import SessionListening, is_lost
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception
 from penstock.upstreams.streamable_http_refusals import (
@@ -175,6 +175,7 @@ class LegacyHttp:
 
     async def close_session(self, name: str) -> None:
         """End the session of a client session, if it has one; bounded, and whatever the server says."""
+        await self._opening.settled(("own", name))  # else it would be kept for a client that is gone
         session = self._book.take_own(name)
         if session is not None and not session.is_over:
             session.hang_up()
@@ -186,9 +187,7 @@ class LegacyHttp:
         """The session's own stream; see `FeedSide`."""
         return self.listening.stream_of(session, take, missed, has_gap)
 
-    def has_lost(self, session: LegacySession, refusal: Response) -> bool:
-        """Whether a refused stream means that the server does not know the session any more."""
-        return session.id is not None and (refusal.status == 404 or speaks_of_session(refusal))
+    has_lost = staticmethod(is_lost)
 
     async def subscribe_apart(self, caller: Caller, uri: str) -> None:
         """See `SubscribesApart`."""
@@ -267,8 +266,9 @@ class LegacyHttp:
         head = b"" if session_id is None else b"mcp-session-id: %b\r\n" % session_id
         if agreement.version >= _VERSION_HEADER_SINCE:
             head += b"mcp-protocol-version: %b\r\n" % agreement.version.encode()
-        if session_id is None:
-            key = STATELESS
+        if session_id is None and is_own:  # it keeps none: what was agreed on with this client is not for all others
+            return await self._open(STATELESS, caller)
+        key = STATELESS if session_id is None else key
         session = LegacySession(key, session_id, agreement.version, agreement.description, head)
         session.questions = Questions(lambda message: self._in_background(self._tell(session, message)), self._counts)
         session.side = SessionSide(self, session)

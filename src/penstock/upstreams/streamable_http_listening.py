@@ -118,9 +118,7 @@ class SessionListening:
 
     async def _listen_on(self, session: LegacySession, stream: SessionStream) -> Response | None:
         refusal = await stream.run()
-        if refusal is not None and (
-            speaks_of_session(refusal) or (refusal.status == 404 and stream.is_open.is_set())
-        ):  # one that never was there is not lost: some servers have no GET at all, and say so in this way
+        if refusal is not None and is_lost(session, refusal):
             self._lose(session)
         if session.own is not None:
             session.own.close()
@@ -156,6 +154,14 @@ class _Adopted:
     async def run(self) -> Response | None:
         """See `Stream`; ends the stream when it is cancelled."""
         return await self._task
+
+
+def is_lost(session: LegacySession, refusal: Response) -> bool:
+    """Whether a refused stream means that the server does not know the session any more.
+
+    A 404 does so only where a stream has been there: some servers have no GET at all, and say so in this way.
+    """
+    return session.id is not None and (speaks_of_session(refusal) or (refusal.status == 404 and session.had_stream))
 
 
 def _ignore(_method: str, _params: dict[str, Raw]) -> None:

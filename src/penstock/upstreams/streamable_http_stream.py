@@ -103,6 +103,7 @@ class SessionStream:
     def _opened(self) -> None:
         """The server has begun the stream: what it says from now on is heard."""
         self.is_open.set()
+        self._session.had_stream = True
         if self.has_gap:
             self.has_gap = False
             self.missed()

@@ -90,9 +90,10 @@ async def test_a_stream_that_ended_is_opened_again_in_the_same_session_and_every
         assert len(server.asked("resources/subscribe")) == 1  # the session knows of it
 
 
-async def test_a_server_without_such_a_stream_is_left_alone_for_long_and_says_nothing_changed() -> None:
+@pytest.mark.parametrize("status", [405, 404])
+async def test_a_server_without_such_a_stream_is_left_alone_for_long_and_says_nothing_changed(status: int) -> None:
     async with server_of(Era.LEGACY) as server:
-        server.get = http(405)
+        server.get = http(status)
         await server.hear()
         await until(lambda: len(server.gets) == 1)
         assert await server.upstream.subscribe("a://1") is None  # it may take it all the same

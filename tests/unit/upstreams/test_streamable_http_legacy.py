@@ -94,11 +94,35 @@ async def test_sessions_can_be_shared_by_configuration() -> None:
         assert len(server.all("initialize")) == 1
 
 
-async def test_a_server_without_session_ids_is_initialized_once_for_everybody() -> None:
+async def test_a_client_that_leaves_while_its_session_is_opened_leaves_none_behind() -> None:
+    held = asyncio.Event()
+    answer = legacy(echo)
+
+    async def slow(asked: Asked, line: Line) -> bytes | None:
+        if asked.rpc == "initialize":
+            await held.wait()
+        return await answer(asked, line)
+
+    async with serving(slow) as (server, upstream):
+        calling = asyncio.create_task(upstream.call(call_of(caller("a"))))
+        await server.wait_for("initialize")
+        calling.cancel()  # as its client's calls end with its session
+        ending = asyncio.create_task(upstream.close_session("a"))
+        await asyncio.sleep(0)
+        held.set()
+        await asyncio.wait((ending, calling))
+        assert len(server.all("DELETE")) == len(server.all("initialize"))
+        assert upstream.state()["sessions"] == 0
+
+
+async def test_a_server_without_session_ids_is_initialized_once_more_for_everybody() -> None:
+    """What the first client agreed on, an older revision for one, is not what the others get."""
     async with serving(legacy(echo, None)) as (server, upstream):
         for who in (caller("a"), caller("b"), MODERN, SESSIONLESS):
             await upstream.call(call_of(who))
-        assert len(server.all("initialize")) == 1
+        versions = [asked.body["params"]["protocolVersion"] for asked in server.all("initialize")]
+        assert versions == ["2025-06-18", "2025-11-25"]
+        assert {asked.headers["mcp-protocol-version"] for asked in server.all("tools/call")} == {"2025-11-25"}
         assert "mcp-session-id" not in server.asked[-1].headers
         assert upstream.state()["issues_session_ids"] is False
         await upstream.close_session("a")
