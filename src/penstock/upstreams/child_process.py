@@ -121,7 +121,7 @@ class ChildProcess:
         self, listener: ChildListener, *, guard: ChildGuard, stderr: StderrTail, line_limit: int, stop_times: StopTimes
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._listener = listener
+        self._listener: ChildListener | None = listener
         self._guard = guard
         self._stop_times = stop_times
         self._splitter: LineSplitter | None = LineSplitter(line_limit)
@@ -245,17 +245,18 @@ class ChildProcess:
         if fd != 1:
             self.stderr.feed(data)
             return
-        if self._splitter is None:
+        listener = self._listener
+        if self._splitter is None or listener is None:
             return
         try:
             lines = self._splitter.feed(data)
         except LineTooLong:
             self._splitter = None
-            self._listener.line_too_long()
+            listener.line_too_long()
             self.kill()
             return
         for line in lines:
-            self._listener.line_received(line)
+            listener.line_received(line)
 
     def pipe_connection_lost(self, fd: int) -> None:
         """Callback: the child, or what inherited its pipes, closed one."""
@@ -299,8 +300,7 @@ class ChildProcess:
             self._transports.get(fd, pipe).close()  # a pipe that was never connected has no transport
         if self.ended.done():
             return
-        self._splitter = None
-        self._stdin = None
+        self._splitter = self._stdin = self._listener = None  # who hears us holds us
         self.ended.set_result(None)
 
     def _signal_group(self, number: signal.Signals) -> bool:

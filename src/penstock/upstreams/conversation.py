@@ -145,8 +145,7 @@ class Conversation:
         try:
             params, token = self._params_of(call)
             flight = self.send(call.method, params, call=call, token=token)
-            flight.turn = asking
-            call.sent_at = monotonic()
+            flight.turn, call.sent_at = asking, monotonic()
             try:
                 reply = await flight.future
             except asyncio.CancelledError:
@@ -154,12 +153,13 @@ class Conversation:
                 if self._is_left(asking):
                     asking = None
                 raise
+            finally:
+                del flight  # an error of its future holds this frame
         finally:
             if asking is not None:
                 asking.end()
             self._place_held()
-        if reply.error is not None:
-            error = reply.error
+        if (error := reply.error) is not None:
             return Failure(error.code, error.message, error.data, self.era)
         return Result(reply.result or b"{}", self.era)
 

@@ -106,7 +106,7 @@ class Questions:
 
     def __init__(self, send: Callable[[bytes], None], counts: Counts) -> None:
         """`send` takes one message for the server."""
-        self._send: Final = send
+        self._send = send
         self._counts: Final = counts
         self._open: dict[bytes, Question] = {}
 
@@ -144,6 +144,7 @@ class Questions:
 
     def close(self) -> None:
         """The conversation is over: nobody waits for answers any more."""
+        self._send = _unheard  # the conversation holds us, and need not be held by us
         questions, self._open = self._open, {}
         for question in questions.values():
             question.withdraw()
@@ -168,6 +169,10 @@ class Questions:
     def _refuse(self, request: Request, code: int, message: str) -> None:
         self._counts.refused_requests += 1
         self._send(encode_error(request.id, code, message, null_id=False))
+
+
+def _unheard(_message: bytes) -> None:
+    """Nobody is there who would hear it."""
 
 
 def _take_token(params: dict[str, Raw]) -> Raw | None:

@@ -84,5 +84,6 @@ class ChildWire:
 
     def process_ended(self, _: asyncio.Future[None]) -> None:
         """Callback of the child's end."""
-        if self.talk is not None:
-            self.talk.end()
+        talk, self.talk = self.talk, None  # which holds us
+        if talk is not None:
+            talk.end()

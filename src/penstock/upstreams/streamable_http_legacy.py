@@ -323,7 +323,7 @@ class LegacyHttp:
             try:
                 came = await self._link.send(head, body, reception.on_event, call, detach=True)
             except RequestFailed as error:
-                came = error
+                came = error.with_traceback(None)  # it would hold this frame, and this frame it
             return await self.conclude(session, call, reception, came)
         except asyncio.CancelledError:
             if call.sent_at and reception.reply is None:

@@ -1,6 +1,7 @@
 """Calls through a real child process, in both eras and on both event loops."""
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from penstock.errors import ServerBusy, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call, Caller, Result
 from penstock.upstreams.stdio import StdioSettings
+from tests.unit.cycles import nothing_left
 from tests.unit.upstreams.stdio_kit import (
     LEGACY_CALLER,
     MODERN_CALLER,
@@ -433,3 +435,16 @@ async def test_a_closed_server_refuses_calls() -> None:
         with pytest.raises(ServerUnavailable, match="it is being stopped"):
             await upstream.describe()
         await upstream.close()
+
+
+async def test_a_child_that_ends_leaves_no_cycles() -> None:
+    async def once() -> None:
+        async with stdio_server("modern") as upstream:
+            await ask(upstream, "echo", {"n": 1})
+            with contextlib.suppress(ServerUnavailable):
+                await upstream.call(tool_call("exit"))
+            await until(lambda: not upstream.state()["in_flight"])
+
+    await once()
+    with nothing_left():
+        await once()
