@@ -76,6 +76,7 @@ class Turn:
     def end(self) -> None:
         """The call has ended."""
         self.is_over = True
+        self._when_awake = None  # it holds us
         self._turns.ended(self)
 
 
