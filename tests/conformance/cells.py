@@ -163,6 +163,13 @@ def run_cells(cells: Sequence[Cell], folder: Path, workers: int = 1) -> Iterator
         fixtures.keep_logs(folder)
 
 
+def run_and_print(cells: Sequence[Cell], folder: Path, workers: int) -> Mapping[Cell, CellResult]:
+    """The same for tests: all of them, by cell."""
+    found = list(run_cells(cells, folder, workers))
+    print(f"\n{table(found)}\nlogs: {folder}")
+    return {result.cell: result for result in found}
+
+
 def _by_server(cells: Iterable[Cell]) -> list[tuple[Cell, ...]]:
     in_order = sorted(cells, key=lambda cell: cell.target)
     return [tuple(group) for _, group in groupby(in_order, key=lambda cell: cell.target)]

@@ -1,7 +1,6 @@
 """The official conformance suite, before the fixtures and through the gateway."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 
@@ -16,8 +15,7 @@ from tests.conformance.cells import (
     Expectation,
     expectations,
     page,
-    run_cells,
-    table,
+    run_and_print,
 )
 from tests.conformance.suite import Outcome, scenarios
 
@@ -29,30 +27,12 @@ ALL = (*DIRECT, *THROUGH)
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Cell, CellResult]:
     """Every cell's results, from one gateway before all servers."""
-    return _run(ALL, tmp_path_factory.mktemp("conformance"), workers=1)
-
-
-@pytest.fixture(scope="module")
-def results_of_two(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Cell, CellResult]:
-    """The same from a gateway of two processes."""
-    return _run(THROUGH, tmp_path_factory.mktemp("two-workers"), workers=2)
-
-
-def _run(cells: Sequence[Cell], folder: Path, *, workers: int) -> Mapping[Cell, CellResult]:
-    found = list(run_cells(cells, folder, workers))
-    print(f"\n{table(found)}\nlogs: {folder}")
-    return {result.cell: result for result in found}
+    return run_and_print(ALL, tmp_path_factory.mktemp("conformance"), workers=1)
 
 
 @pytest.mark.parametrize("cell", ALL, ids=str)
 def test_exactly_the_listed_scenarios_wait(cell: Cell, results: Mapping[Cell, CellResult]) -> None:
     surprises = results[cell].surprises()
-    assert not surprises, f"{cell}:\n  " + "\n  ".join(surprises)
-
-
-@pytest.mark.parametrize("cell", THROUGH, ids=str)
-def test_with_two_workers_the_same_scenarios_wait(cell: Cell, results_of_two: Mapping[Cell, CellResult]) -> None:
-    surprises = results_of_two[cell].surprises()
     assert not surprises, f"{cell}:\n  " + "\n  ".join(surprises)
 
 

@@ -75,4 +75,12 @@ def plain_environment(home: Path, **extra: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in {"LANG", "LC_ALL", "TMPDIR"} or name.startswith("COVERAGE_")
     }
-    return {**kept, "PATH": path, "HOME": str(home), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "CI": "1", **extra}
+    ours = {
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+        "CI": "1",
+        "NODE_COMPILE_CACHE": str(
+            ROOT / ".cache" / "node-code"
+        ),  # node starts some hundred times in a run of all tests
+    }
+    return {**kept, "PATH": path, "HOME": str(home), **ours, **extra}

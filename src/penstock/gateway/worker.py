@@ -25,7 +25,9 @@ from penstock.protocol.errors import INVALID_REQUEST
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, writes_null_id
 
-_NOT_FOUND: Final = b'{"error":"not found"}'
+_NOT_FOUND: Final = (
+    b'{"error":"not found: MCP is spoken at /mcp, and at /mcp/NAME for each view; /health and /ready are there"}'
+)
 _NO_SIGN_IN: Final = b'{"error":"this gateway has no sign-in"}'
 _SSE: Final = "/sse"
 _SIGN_IN_PATHS: Final = ("/.well-known/oauth-", "/.well-known/openid-configuration")

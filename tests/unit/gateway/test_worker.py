@@ -7,6 +7,7 @@ from penstock.gateway.admittance import Admittance
 from tests.unit.gateway.conftest import MODERN_META, Running, modern_headers, request_body
 
 ORIGIN = {"origin": "http://localhost:3000"}
+NOT_FOUND = {"error": "not found: MCP is spoken at /mcp, and at /mcp/NAME for each view; /health and /ready are there"}
 
 
 @pytest.mark.parametrize(
@@ -14,16 +15,16 @@ ORIGIN = {"origin": "http://localhost:3000"}
     [
         ("GET", "/health", 200, {"status": "ok"}),
         ("GET", "/ready", 200, {"ready": True}),
-        ("GET", "/", 404, {"error": "not found"}),
-        ("POST", "/mcp/nobody", 404, {"error": "not found"}),
-        ("POST", "/mcp//", 404, {"error": "not found"}),
-        ("GET", "/metrics", 404, {"error": "not found"}),
+        ("GET", "/", 404, NOT_FOUND),
+        ("POST", "/mcp/nobody", 404, NOT_FOUND),
+        ("POST", "/mcp//", 404, NOT_FOUND),
+        ("GET", "/metrics", 404, NOT_FOUND),
         ("POST", "/register", 404, {"error": "this gateway has no sign-in"}),
         ("GET", "/.well-known/oauth-protected-resource", 404, {"error": "this gateway has no sign-in"}),
         ("GET", "/.well-known/oauth-protected-resource/mcp", 404, {"error": "this gateway has no sign-in"}),
         ("GET", "/.well-known/oauth-authorization-server", 404, {"error": "this gateway has no sign-in"}),
         ("GET", "/.well-known/openid-configuration", 404, {"error": "this gateway has no sign-in"}),
-        ("GET", "/.well-known/security.txt", 404, {"error": "not found"}),
+        ("GET", "/.well-known/security.txt", 404, NOT_FOUND),
         ("PUT", "/mcp", 405, {"error": "POST messages here"}),
     ],
 )
