@@ -29,6 +29,8 @@ PAUSE_SECONDS: Final = 0.5
 """Between one telling and the next, when changes do not stop."""
 MAX_UPDATES: Final = 10_000
 """Parts of resources that wait to be told of; beyond it the resource is named that was subscribed to."""
+MAX_UPDATES_SIZE: Final = 1024 * 1024
+"""Characters of their URIs together, likewise: a server may make each as long as a message may be."""
 
 
 class Listener:
@@ -120,6 +122,7 @@ class Listeners:
         "_told",
         "_told_at",
         "_updates",
+        "_updates_size",
     )
 
     def __init__(self, clock: Clock, in_background: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -131,6 +134,7 @@ class Listeners:
         """Views and capabilities whose change is still to be told."""
         self._updates: dict[tuple[str, str], None] = {}
         """Servers and resources whose update is still to be told."""
+        self._updates_size = 0
         self._is_telling = self._is_telling_updates = False
         self._told_at = -PAUSE_SECONDS
         self._told = 0
@@ -209,7 +213,11 @@ class Listeners:
         known = next((one for one in _with_parents(uri) if (server, one) in self._by_resource), None)
         if known is None:
             return
-        self._updates[server, uri if len(self._updates) < MAX_UPDATES else known] = None
+        if len(self._updates) >= MAX_UPDATES or self._updates_size + len(uri) > MAX_UPDATES_SIZE:
+            uri = known
+        if (server, uri) not in self._updates:
+            self._updates[server, uri] = None
+            self._updates_size += len(uri)
         if not self._is_telling_updates:
             self._is_telling_updates = True
             self._in_background(self._tell_updates())
@@ -242,7 +250,7 @@ class Listeners:
         """Likewise; the first at once, and the more there is to tell the longer what comes then is gathered."""
         try:
             while self._updates:
-                updates, self._updates = self._updates, {}
+                updates, self._updates, self._updates_size = self._updates, {}, 0
                 before = self._told
                 for server, uri in updates:
                     await self._tell_updated(server, uri)

@@ -113,9 +113,15 @@ def _transport(target: dict[str, Any]) -> Any:
 
 @asynccontextmanager
 async def open_session(target: dict[str, Any], mode: str, ears: Ears) -> AsyncIterator[Session]:
-    async with _transport(target) as (read, write, *_), ClientSession(read, write, **callbacks(ears)) as session:
-        await session.initialize()
-        yield Session(session)
+    is_over = False
+    try:
+        async with _transport(target) as (read, write, *_), ClientSession(read, write, **callbacks(ears)) as session:
+            await session.initialize()
+            yield Session(session)
+            is_over = True
+    except anyio.BrokenResourceError:
+        if not is_over:  # else something came while it was closed: its stdio transport is not prepared for that
+            raise
 
 
 if __name__ == "__main__":

@@ -10,7 +10,15 @@ import pytest
 
 from penstock.clock import FakeClock
 from penstock.gateway import listeners as module
-from penstock.gateway.listeners import GATHER_SECONDS, MAX_UPDATES, PAUSE_SECONDS, SLICE, Listener, Listeners
+from penstock.gateway.listeners import (
+    GATHER_SECONDS,
+    MAX_UPDATES,
+    MAX_UPDATES_SIZE,
+    PAUSE_SECONDS,
+    SLICE,
+    Listener,
+    Listeners,
+)
 from penstock.http.event_stream import EventStream
 from penstock.http.limits import ServerLimits
 from penstock.protocol.event_stream import EventParser
@@ -295,6 +303,19 @@ async def test_what_waits_to_be_told_is_bounded_and_nothing_of_it_is_lost(hall: 
     while len(wire.written) < MAX_UPDATES + 1:  # noqa: ASYNC110 - the loop's own turns are what is waited for
         await asyncio.sleep(0)
     assert wire.uris[-1] == "file:///a"
+
+
+async def test_what_waits_to_be_told_is_bounded_in_size_too(hall: Hall) -> None:
+    _, wire = hall.listener(uris=("file:///a",))
+    long = MAX_UPDATES_SIZE // 10
+    for number in range(100):
+        hall.listeners.updated("s", f"file:///a/{number}{'x' * long}")
+    assert sum(len(uri) for _, uri in hall.listeners._updates) < MAX_UPDATES_SIZE
+    await hall.settle()
+    assert wire.uris[-1] == "file:///a"
+    hall.listeners.updated("s", f"file:///a/last{'x' * long}")
+    await hall.advance(PAUSE_SECONDS)
+    assert wire.uris[-1].startswith("file:///a/last")
 
 
 async def test_who_leaves_while_others_are_told_hears_nothing_more(hall: Hall) -> None:
