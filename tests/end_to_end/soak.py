@@ -16,6 +16,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -59,10 +60,20 @@ class DeskProcess(Process):
 
     def __init__(self, folder: Path, kind: str, port: int = 0) -> None:
         self.kind = kind
+        port = port or lasting_port()
         command = [sys.executable, "-m", "tests.end_to_end.servers.desk_server", kind, kind, str(port)]
         environment = gateway_environment(make_home(folder))
         super().__init__(f"desk-{kind}", command, folder, environment)
         self.port = self.wait_for_port()
+
+
+def lasting_port() -> int:
+    """A free port that no bind to 0 and no outgoing connection is given while its server is away to be restarted."""
+    for port in random.sample(range(20_000, 30_000), 200):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("none of 200 ports between 20000 and 30000 is free")
 
 
 class Stage:
