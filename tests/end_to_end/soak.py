@@ -16,7 +16,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -25,7 +24,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.end_to_end.faults_kit import Gateway, Process, children, command_line, health, server_tables, until
+from tests.end_to_end.faults_kit import (
+    Gateway,
+    Process,
+    children,
+    command_line,
+    health,
+    lasting_port,
+    server_tables,
+    until,
+)
 from tests.end_to_end.soak_load import MUST_HAPPEN, Mix
 from tests.end_to_end.soak_samples import SLACK, Sample, growth_per_10_minutes, sample, serving
 from tests.peers.environments import gateway_environment
@@ -65,15 +73,6 @@ class DeskProcess(Process):
         environment = gateway_environment(make_home(folder))
         super().__init__(f"desk-{kind}", command, folder, environment)
         self.port = self.wait_for_port()
-
-
-def lasting_port() -> int:
-    """A free port that no bind to 0 and no outgoing connection is given while its server is away to be restarted."""
-    for port in random.sample(range(20_000, 30_000), 200):
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("none of 200 ports between 20000 and 30000 is free")
 
 
 class Stage:

@@ -9,6 +9,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PEERS: Final = ROOT / ".cache" / "peers"
+NODE_CODE: Final = ROOT / ".cache" / "node-code"
+"""Where node keeps what it has compiled: it starts some hundred times in a run of all tests."""
 
 
 class PeersMissing(Exception):
@@ -75,12 +77,5 @@ def plain_environment(home: Path, **extra: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in {"LANG", "LC_ALL", "TMPDIR"} or name.startswith("COVERAGE_")
     }
-    ours = {
-        "PYTHONUNBUFFERED": "1",
-        "NO_COLOR": "1",
-        "CI": "1",
-        "NODE_COMPILE_CACHE": str(
-            ROOT / ".cache" / "node-code"
-        ),  # node starts some hundred times in a run of all tests
-    }
+    ours = {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "CI": "1", "NODE_COMPILE_CACHE": str(NODE_CODE)}
     return {**kept, "PATH": path, "HOME": str(home), **ours, **extra}
