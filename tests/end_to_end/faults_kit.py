@@ -3,12 +3,9 @@
 Knows: the command line, `penstock.toml`, /proc. Does not know: anything inside the gateway.
 """
 
-import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -114,20 +111,11 @@ class Process:
         return int(self.out.split()[1])
 
 
-def lasting_port() -> int:
-    """A free port that no bind to 0 and no outgoing connection is given while its server is away to be restarted."""
-    for port in random.sample(range(20_000, 30_000), 200):
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("none of 200 ports between 20000 and 30000 is free")
-
-
 class HttpServerProcess(Process):
     """One of our scripted HTTP servers; started again on the same port by making another one with `port`."""
 
     def __init__(self, folder: Path, module: str = "http_server", *, port: int = 0, era: str = "both") -> None:
-        arguments = [str(port or lasting_port()), era] if module == "http_server" else []
+        arguments = [str(port), era] if module == "http_server" else []
         command = [sys.executable, "-m", f"{_SERVERS}.{module}", *arguments]
         super().__init__(module, command, folder, plain_environment(make_home(folder)))
         try:

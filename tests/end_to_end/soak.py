@@ -24,16 +24,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.end_to_end.faults_kit import (
-    Gateway,
-    Process,
-    children,
-    command_line,
-    health,
-    lasting_port,
-    server_tables,
-    until,
-)
+from tests.end_to_end.faults_kit import Gateway, Process, children, command_line, health, server_tables, until
 from tests.end_to_end.soak_load import MUST_HAPPEN, Mix
 from tests.end_to_end.soak_samples import SLACK, Sample, growth_per_10_minutes, sample, serving
 from tests.peers.environments import gateway_environment
@@ -68,7 +59,6 @@ class DeskProcess(Process):
 
     def __init__(self, folder: Path, kind: str, port: int = 0) -> None:
         self.kind = kind
-        port = port or lasting_port()
         command = [sys.executable, "-m", "tests.end_to_end.servers.desk_server", kind, kind, str(port)]
         environment = gateway_environment(make_home(folder))
         super().__init__(f"desk-{kind}", command, folder, environment)
@@ -121,6 +111,8 @@ class Blows:
         self._chance = random.Random(f"{seed} blows")
         self.restarts = self.reloads = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._restarting: asyncio.Task[None] | None = None
+        """The last restart of a server over HTTP: it is never left half done."""
 
     def start(self) -> None:
         """Begin."""
@@ -131,6 +123,8 @@ class Blows:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
+        if self._restarting is not None:
+            await self._restarting
         for name, web in self._stage.webs.items():
             if not web.is_running():
                 self._stage.webs[name] = await asyncio.to_thread(
@@ -144,7 +138,8 @@ class Blows:
             if self._chance.random() < STDIO_SHARE:
                 self._kill_child()
             else:
-                await asyncio.shield(asyncio.ensure_future(self._restart_web()))
+                self._restarting = asyncio.ensure_future(self._restart_web())
+                await asyncio.shield(self._restarting)
             self.restarts += 1
 
     def _kill_child(self) -> None:
