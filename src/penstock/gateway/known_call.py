@@ -19,17 +19,32 @@ NO_META: Final = msgspec.Raw(b"")
 """The `meta` of legacy calls, which are known only without one; no request has it."""
 
 
-class KnownCall(msgspec.Struct, frozen=True, eq=False):
+class KnownCall:
     """A request that repeats another's header block, and says the same of itself and of what it is about: judged once."""
 
-    route: Route
-    caller: Caller
-    method: str
-    meta: msgspec.Raw
-    name_field: str
-    name: msgspec.Raw
-    """As the body wrote it."""
-    headers: tuple[tuple[bytes, bytes], ...]
+    __slots__ = ("caller", "headers", "meta", "method", "name", "name_field", "route")
+
+    def __init__(
+        self,
+        route: Route,
+        caller: Caller,
+        method: str,
+        meta: msgspec.Raw,
+        name_field: str,
+        name: msgspec.Raw,
+        headers: tuple[tuple[bytes, bytes], ...],
+    ) -> None:
+        self.route: Final = route
+        self.caller: Final = caller
+        self.method: Final = method
+        self.meta: Final = meta
+        self.name_field: Final = name_field
+        self.name: Final = name
+        """As the body wrote it."""
+        self.headers: Final = headers
+
+    def __repr__(self) -> str:
+        return f"<KnownCall {self.method} {self.route!r}>"
 
 
 class KnownCalls(dict[HeadFacts, KnownCall]):

@@ -15,9 +15,9 @@ from penstock.http.event_stream import EventStream
 from penstock.http.exchange import Exchange
 from penstock.http.host import Host
 from penstock.http.large_write import NONE, descriptor_of, write_pieces
-from penstock.http.messages import Body, Request, joined
+from penstock.http.messages import Body, Head, Request, joined
 from penstock.http.passage import Give
-from penstock.http.request_head import Head, Refusal
+from penstock.http.request_head import Refusal
 from penstock.http.request_repeat import KnownHead
 from penstock.http.responses import CONTINUE, JSON
 from penstock.http.unacknowledged import unacknowledged_bytes

@@ -1,11 +1,9 @@
-"""One HTTP request, as values.
+"""One HTTP request, as values: its head, and the whole of it.
 
-Knows: what a complete request consists of. Does not know: sockets, parsing, what a path means.
+Knows: what a request consists of. Does not know: sockets, parsing, what a path means.
 """
 
 from typing import Final
-
-import msgspec
 
 Body = bytes | tuple[bytes | memoryview, ...]
 """What a body consists of: bytes, or pieces of it in order, so that large ones need not be copied into one."""
@@ -19,7 +17,41 @@ def joined(body: Body) -> bytes:
     return b"".join(body) if isinstance(body, tuple) else body
 
 
-class Request(msgspec.Struct, eq=False, gc=False):
+class Head:
+    """A header block that was accepted; what its fields say of the framing is set by who judges them."""
+
+    __slots__ = (
+        "content_length",
+        "expects_continue",
+        "headers",
+        "is_chunked",
+        "is_http_10",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "shared",
+    )
+
+    def __init__(self, method: bytes, path: str, query: bytes, is_http_10: bool, headers: dict[bytes, bytes]) -> None:
+        self.method: Final = method
+        self.path: Final = path
+        self.query: Final = query
+        self.is_http_10: Final = is_http_10
+        self.headers: Final = headers
+        self.keep_alive = not is_http_10
+        self.content_length = 0
+        self.is_chunked = False
+        self.expects_continue = False
+        self.shared: Final[dict[str, object]] = {}
+        """For the handler: see `Request.shared`."""
+
+    def __repr__(self) -> str:
+        framing = "chunked" if self.is_chunked else f"{self.content_length} B"
+        return f"<Head {self.method.decode()} {self.path} [{len(self.headers)} fields | {framing}]>"
+
+
+class Request:
     """A complete request whose framing and header have been judged.
 
     `path` is as it came (visible ASCII, not percent-decoded), `query` what follows the `?`; names in `headers` are
@@ -27,13 +59,24 @@ class Request(msgspec.Struct, eq=False, gc=False):
     not among them: `body` tells. `headers` is shared by all requests that repeat the block: read it, never change it.
     """
 
-    method: bytes
-    path: str
-    query: bytes
-    headers: dict[bytes, bytes]
-    body: bytes
-    shared: dict[str, object] = {}
-    """What the handler worked out from this very header block: all requests that repeat it have the same dict."""
+    __slots__ = ("body", "headers", "method", "path", "query", "shared")
+
+    def __init__(
+        self,
+        method: bytes,
+        path: str,
+        query: bytes,
+        headers: dict[bytes, bytes],
+        body: bytes,
+        shared: dict[str, object] | None = None,
+    ) -> None:
+        self.method: Final = method
+        self.path: Final = path
+        self.query: Final = query
+        self.headers: Final = headers
+        self.body = body
+        self.shared: Final[dict[str, object]] = {} if shared is None else shared
+        """What the handler worked out from this very header block: all requests that repeat it have the same dict."""
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.path} [{len(self.headers)} fields | body {len(self.body)} B]>"

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 import httptools
 
+from penstock.http.messages import Head
+
 SINGLE_FIELDS: Final = frozenset({
     b"authorization", b"content-length", b"content-type", b"date", b"expect", b"from", b"host", b"if-modified-since",
     b"if-unmodified-since", b"last-event-id", b"location", b"max-forwards", b"origin", b"proxy-authorization",
@@ -46,37 +48,6 @@ class RequestLine(NamedTuple):
     query: bytes
     is_http_10: bool
     target: bytes
-
-
-class Head:
-    """A header block that was accepted."""
-
-    __slots__ = (
-        "content_length",
-        "expects_continue",
-        "headers",
-        "is_chunked",
-        "is_http_10",
-        "keep_alive",
-        "method",
-        "path",
-        "query",
-        "shared",
-    )
-
-    def __init__(self, line: RequestLine, headers: dict[bytes, bytes]) -> None:
-        self.method, self.path, self.query, self.is_http_10, _ = line
-        self.headers = headers
-        self.keep_alive = not self.is_http_10
-        self.content_length = 0
-        self.is_chunked = False
-        self.expects_continue = False
-        self.shared: dict[str, object] = {}
-        """For the handler: see `messages.Request.shared`."""
-
-    def __repr__(self) -> str:
-        framing = "chunked" if self.is_chunked else f"{self.content_length} B"
-        return f"<Head {self.method.decode()} {self.path} [{len(self.headers)} fields | {framing}]>"
 
 
 class HeadParser:
@@ -134,7 +105,7 @@ class HeadParser:
             line = judged
         if b"_" in block and b"_" in b" ".join(headers) and _holds_a_twin(headers):
             return Refusal(400, "header_name_imitates_another")
-        head = Head(line, headers)
+        head = Head(line.method, line.path, line.query, line.is_http_10, headers)
         return _judge_framing(head, headers) or _judge_manners(head, headers) or head
 
     def judge_beginning(self, block: bytes) -> Refusal | None:

@@ -6,7 +6,7 @@ beside the digits must be equal byte for byte; anything else is for the parser a
 
 from typing import Final
 
-from penstock.http.request_head import Head
+from penstock.http.messages import Head
 
 MAX_BLOCK_BYTES: Final = 2048
 """Longer blocks are parsed each time."""

@@ -12,9 +12,7 @@ and whoever runs the call's task asks `refusal` what a cancellation meant.
 import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, TypeVar
-
-import msgspec
+from typing import Final, NamedTuple, TypeVar
 
 from penstock.errors import ServerTimedOut
 from penstock.upstreams.interface import Call
@@ -22,7 +20,7 @@ from penstock.upstreams.interface import Call
 T = TypeVar("T")
 
 
-class DeadlineSettings(msgspec.Struct, frozen=True):
+class DeadlineSettings(NamedTuple):
     """Both in seconds, both > 0."""
 
     idle_seconds: float = 60.0

@@ -82,7 +82,8 @@ async def test_every_limit_reaches_its_place() -> None:
 
 
 def _names(place: Any) -> list[str]:
-    return list(getattr(place, "__struct_fields__", ())) or [field.name for field in dataclasses.fields(place)]
+    fields = getattr(place, "__struct_fields__", ()) or getattr(place, "_fields", ())
+    return list(fields) or [field.name for field in dataclasses.fields(place)]
 
 
 def test_a_servers_own_timeout_takes_the_place_of_the_general_one() -> None:

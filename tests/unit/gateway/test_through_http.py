@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 import pytest
 
 from penstock.gateway.edges.calling import RunningCall
+from penstock.gateway.known_call import KnownCall
 from penstock.http.server import Exchange
 from penstock.protocol.versions import Era
 from penstock.upstreams.interface import Call
@@ -169,7 +169,9 @@ async def test_a_call_that_repeats_another_goes_where_that_one_went(empty: Runni
         ((facts, found),) = known.items()
         other = empty.gateway.context.snapshot.endpoints["/mcp/peer"].find("tools/call", "other")
         assert other is not None
-        known[facts] = msgspec.structs.replace(found, route=other)  # so that the way it takes can be seen
+        known[facts] = KnownCall(  # so that the way it takes can be seen
+            other, found.caller, found.method, found.meta, found.name_field, found.name, found.headers
+        )
         await call(empty, Era.MODERN, "small", None)
         assert peer.called == ["say"] * len(TEXTS) + ["other"]
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.http.request_head import Head, HeadParser, Refusal
+from penstock.http.messages import Head
+from penstock.http.request_head import HeadParser, Refusal
 
 HOST = b"POST /mcp HTTP/1.1\r\nHost: a\r\n"
 

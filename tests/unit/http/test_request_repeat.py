@@ -2,7 +2,8 @@
 
 import pytest
 
-from penstock.http.request_head import Head, HeadParser
+from penstock.http.messages import Head
+from penstock.http.request_head import HeadParser
 from penstock.http.request_repeat import MAX_BLOCK_BYTES, MAX_KNOWN, KnownHead, KnownHeads
 
 BLOCK = b"POST /mcp HTTP/1.1\r\nHost: a\r\ncontent-length: 12\r\nmcp-name: x\r\n\r\n"

@@ -38,6 +38,9 @@ from penstock.upstreams.questions import Question
 _log = logging.getLogger(__name__)
 _PROGRESS: Final = "notifications/progress"
 _MESSAGE: Final = "notifications/message"
+_MODERN: Final = Era.MODERN
+"""Names of our own for what every call needs: compiled, they are not looked up."""
+_COMPLETE: Final = msgspec.Raw(COMPLETE)
 _OF_NOTIFICATIONS: Final = frozenset({PROGRESS_TOKEN, LOG_LEVEL})
 Outcome = Answer | ServerError | None
 """None: cancelled."""
@@ -435,12 +438,13 @@ def _for_retry(
 def _needs_client(outcome: Outcome) -> bool:
     """Whether what a server answered may not be for the client as it is: it has to do something first, or to come back."""
     if isinstance(outcome, Result):
-        if outcome.era is not Era.MODERN:
+        if outcome.era is not _MODERN:
             return False
         marks = outcome.marks
         if marks is None:
             return is_unfinished(outcome.raw)
-        return marks.result_type is not UNSET and bytes(marks.result_type) != COMPLETE
+        kind = marks.result_type
+        return kind != _COMPLETE and kind is not UNSET
     return isinstance(outcome, Failure) and outcome.code == URL_ELICITATION_REQUIRED
 
 

@@ -51,6 +51,9 @@ from penstock.upstreams.interface import Caller, Failure, Result
 _CALLS: Final = frozenset({"routed", "completion"})
 _KNOWN_CALLERS: Final = 1024
 _MAX_KNOWN_META: Final = 4096
+_STATE: Final = REQUEST_STATE
+"""Names of our own for what every call needs: compiled, they are not looked up."""
+_RESPONSES: Final = INPUT_RESPONSES
 
 
 class ModernForm:
@@ -192,7 +195,7 @@ class ModernEdge:
         headers: tuple[tuple[bytes, bytes], ...],
     ) -> None:
         params = request.params
-        if REQUEST_STATE in params or INPUT_RESPONSES in params:
+        if _STATE in params or _RESPONSES in params:
             said = retried(self._context, route, request, caller)
             if isinstance(said, Fault):
                 self._refuse(exchange, request.id, said.code, said.message, status=200)
