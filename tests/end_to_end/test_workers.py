@@ -130,7 +130,8 @@ async def test_a_connection_goes_to_the_worker_that_has_what_its_session_needs(t
         async with gateway.client_at(home, "legacy") as client:
             child = (await client.call("child_pid")).text
             async with gateway.client_at(away, "legacy", client.session) as second:
-                assert (await second.call("child_pid")).text == child
+                for _ in range(2):  # the first shows that the other is there
+                    assert (await second.call("child_pid")).text == child
                 assert gateway.worker_at(port_of(second.http)) == home
                 os.kill(away, signal.SIGKILL)
                 assert (await second.call("child_pid")).text == child

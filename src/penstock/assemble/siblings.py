@@ -47,6 +47,7 @@ class Siblings:
             limits=sibling_limits(limits),
             in_background=gateway.in_background,
             passage=self._passage,
+            header_bytes=limits.header_bytes,
         )
         self._metrics: Callable[[], bytes] = bytes
         self._reload: Callable[[], Awaitable[Reloaded]] | None = None

@@ -146,11 +146,27 @@ class Supervisor:
         with _signals_held():  # one that came between fork and note would not be handed on
             if self._is_stopping:
                 return
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                self._not_forked(child, error)
+                return
             if pid == 0:
                 os._exit(self._be_worker(place))
             child.pid, child.started_at, child.start_at = pid, time.monotonic(), 0.0
             child.lives += 1
+
+    def _not_forked(self, child: _Child, error: OSError) -> None:
+        """The system has no process for it: the others must not end for that, and it is tried again."""
+        if child.lives == 0:
+            _log.error("worker %d cannot be started: %s", child.index, error)
+            self._exit_code = CANNOT_START
+            self._stop(signal.SIGTERM)
+            return
+        child.failures += 1
+        delay = DELAYS_SECONDS[min(child.failures, len(DELAYS_SECONDS) - 1)]
+        child.start_at = time.monotonic() + delay
+        _log.error("worker %d cannot be started again: %s; it is tried again in %g s", child.index, error, delay)
 
     def _be_worker(self, place: WorkerPlace) -> int:
         code = 1

@@ -242,6 +242,8 @@ class Gateway:
         while True:
             await self._clock.sleep(seconds)
             self.context.sessions.sweep()
+            if self.context.hops is not None:
+                self.context.hops.sweep()
 
     def _welcome(self, session: ClientSession) -> None:
         """A client session is there: servers may reach it beside its calls."""

@@ -10,18 +10,19 @@ Source: DESIGN "Processes"; the answer goes the way of any server's: plainly, or
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from penstock.clock import Clock
 from penstock.errors import PenstockError, ServerError
 from penstock.gateway.admittance import HOPPED, PRINCIPAL
 from penstock.gateway.edges.head import FACTS, HeadFacts
 from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response, connect_unix
-from penstock.http.limits import ClientLimits
+from penstock.http.limits import ClientLimits, ServerLimits
 from penstock.http.passage import Passage
 from penstock.http.server import EventStream, Exchange
 from penstock.protocol.event_stream import Event, encode_event
@@ -43,12 +44,36 @@ _NOT_HANDED_ON: Final = _FRAMING | {
 }
 _MARK: Final = HOPPED + b": 1\r\n"
 _GREETING: Final = b"GET /health HTTP/1.1\r\nhost: worker\r\n\r\n"
-_PROGRESS: Final = b'{"jsonrpc":"2.0","method":"notifications/progress"'
+_DROPPABLE: Final = tuple(
+    b'{"jsonrpc":"2.0","method":"notifications/%b' % word
+    for word in (
+        b'progress"',
+        b'resources/updated"',
+        b'tools/list_changed"',
+        b'prompts/list_changed"',
+        b'resources/list_changed"',
+    )
+)
+"""How events begin that a slow reader loses first, as our edges write them."""
 _HANDED_BACK: Final = (b"mcp-session-id", b"allow", b"server-timing", b"retry-after")
-MAX_TOLD: Final = 1024
-"""Messages under way to one sibling that it is only to take note of."""
+_TELLING_BYTES: Final = 1024
+"""What a message that siblings are told takes beside its body."""
 TELL_SECONDS: Final = 2.0
-"""What it has for each."""
+"""What a sibling has for each."""
+RECENTLY_SECONDS: Final = 2.0
+"""Clients' connections are passed to a sibling that has answered within this time; with one that hangs nobody would be told."""
+
+
+class Telling(NamedTuple):
+    """How much may be under way to the siblings that nobody waits for, and that they are only to take note of."""
+
+    of_one: int = 256
+    """Messages of one client session: who floods us loses its own, not those of others."""
+    max_bytes: int = 8 * 1024 * 1024
+    """Of all together."""
+
+
+TELLING: Final = Telling()
 
 
 class Hops:
@@ -63,21 +88,28 @@ class Hops:
         limits: ClientLimits,
         in_background: Callable[[Coroutine[Any, Any, None]], None],
         passage: Passage | None = None,
-        max_told: int = MAX_TOLD,
+        header_bytes: int = ServerLimits().header_bytes,
+        telling: Telling = TELLING,
     ) -> None:
+        """`header_bytes`: of the largest header block that a sibling takes from a client."""
         self.index: Final = index
         self.count: Final = len(siblings)
         self._paths: Final = tuple(siblings)
         self._clock = clock
         self._limits = limits
         self._in_background = in_background
-        self._max_told = max_told
         self._passage = passage
-        self._told = [0] * len(siblings)
+        self._header_bytes = header_bytes
+        self._telling: Final = telling
+        self._told_bytes = 0
+        self._told: Counter[object] = Counter()
+        """Messages under way that nobody waits for, by whose they are."""
+        self._answered_at = [-RECENTLY_SECONDS] * len(siblings)
+        """Clock time when each has last answered us."""
         self._pools = [self._pool_to(number) for number in range(len(siblings))]
 
     def __repr__(self) -> str:
-        return f"<Hops of worker {self.index} of {self.count} [{sum(self._told)} told] {self._pools!r}>"
+        return f"<Hops of worker {self.index} of {self.count} [{self._told.total()} told] {self._pools!r}>"
 
     def home_of(self, worker: int) -> int:
         """Who has what was left with that worker; numbers of an earlier, larger gateway are mapped into this one."""
@@ -85,8 +117,12 @@ class Hops:
 
     def hand_over_client(self, exchange: Exchange, worker: int, fail: Callable[[PenstockError], None]) -> None:
         """Let a sibling answer, and have the client's connection if possible: what comes next on it will be for that one, too."""
-        if self._passage is None or not exchange.give_away(
-            partial(self._passage.give, worker, _head_of(exchange, is_hop=False) + exchange.request.body)
+        passage, head = self._passage, _head_of(exchange, is_hop=False)
+        if (
+            passage is None
+            or self._clock.now() - self._answered_at[worker] >= RECENTLY_SECONDS
+            or len(head) > self._header_bytes  # written anew, a header block may have grown
+            or not exchange.give_away(partial(passage.give, worker, head + exchange.request.body))
         ):
             self.hand_over(exchange, worker, fail)
 
@@ -95,15 +131,26 @@ class Hops:
         task = exchange.spawn(self._relay(exchange, worker, fail))
         exchange.on_disconnect = task.cancel
 
-    def tell_others(self, exchange: Exchange) -> None:
-        """Hand the request to every sibling, and wait for none."""
-        self._in_background(self.others_told(exchange))
+    def tell_others(self, exchange: Exchange, teller: object) -> bool:
+        """Hand the request to every sibling, and wait for none; False when too much of that is under way, of one or in all."""
+        size = len(exchange.request.body) + _TELLING_BYTES
+        if self._told[teller] >= self._telling.of_one or self._told_bytes + size > self._telling.max_bytes:
+            return False
+        self._told[teller] += 1
+        self._told_bytes += size
+        self._in_background(self._told_unawaited(exchange, teller, size))
+        return True
 
     async def others_told(self, exchange: Exchange) -> None:
-        """Hand the request to every sibling, until each has taken note or had its time."""
+        """Hand the request to every sibling, until each has taken note or had its time; for clients that wait for that."""
         head, body = _head_of(exchange), exchange.request.body
         others = (worker for worker in range(self.count) if worker != self.index)
         await asyncio.gather(*(self._tell(worker, head, body) for worker in others))
+
+    def sweep(self) -> None:
+        """Close connections that have rested too long."""
+        for pool in self._pools:
+            pool.sweep()
 
     async def ask(self, worker: int, method: bytes, path: bytes, body: bytes = b"") -> Response:
         """A request of our own.
@@ -133,17 +180,21 @@ class Hops:
             return
         relay.end(response)
 
+    async def _told_unawaited(self, exchange: Exchange, teller: object, size: int) -> None:
+        try:
+            await self.others_told(exchange)
+        finally:
+            self._told_bytes -= size
+            self._told[teller] -= 1
+            if not self._told[teller]:
+                del self._told[teller]
+
     async def _tell(self, worker: int, head: bytes, body: bytes) -> None:
-        if self._told[worker] >= self._max_told:
-            return
-        self._told[worker] += 1
         try:
             async with asyncio.timeout(TELL_SECONDS):
                 await self._send(worker, head, body, None, None)
         except (RequestFailed, ServerError, TimeoutError):
             return  # it is being started again, and knows nothing of what it was to be told
-        finally:
-            self._told[worker] -= 1
 
     async def _send(
         self,
@@ -157,7 +208,9 @@ class Hops:
         connection = pool.try_borrow() or await pool.borrow()
         connection.on_stream = on_stream
         try:
-            return await connection.request(head, body, on_event)
+            response = await connection.request(head, body, on_event)
+            self._answered_at[worker] = self._clock.now()
+            return response
         finally:
             connection.on_stream = None
             pool.give_back(connection, discard=connection.is_busy)
@@ -168,6 +221,7 @@ class Hops:
             try:  # one that is being started again is connected to as well: its socket has a queue
                 async with asyncio.timeout(self._limits.connect_seconds):
                     await connection.request(_GREETING)
+                self._answered_at[worker] = self._clock.now()
             except TimeoutError as error:
                 seconds = self._limits.connect_seconds
                 raise ConnectionLost(
@@ -207,7 +261,7 @@ class _Relay:
             retry = b"" if event.retry_ms is None else b"retry: %d\n" % event.retry_ms
             data = bytes(event.data)
             written = retry + encode_event(data, event=event.event, id=event.id)
-            self.stream.send(written, droppable=data.startswith(_PROGRESS))
+            self.stream.send(written, droppable=data.startswith(_DROPPABLE))
         return False
 
     def end(self, response: Response) -> None:

@@ -2,7 +2,8 @@
 
 Knows: event ids, bounds. Does not know: what events mean, who sends them.
 Invariants: ids are unique in a session, across workers; what belongs to one stream is never sent on another; never more than
-`MAX_EVENTS` events and `MAX_BYTES` of one stream, and `MAX_TOTAL` of all, are kept; an answer nobody fetches is kept for a while.
+`MAX_EVENTS` events and `MAX_BYTES` of one stream, and `MAX_TOTAL` of all, are kept, whoever is there to read them; an answer
+nobody fetches is kept for a while.
 
 Source: 2025-11-25 basic/transports, "Resumability and Redelivery".
 """
@@ -17,7 +18,11 @@ MAX_EVENTS: Final = 64
 MAX_BYTES: Final = 256 * 1024
 """Of one stream; a call's answer larger than that is kept alone."""
 MAX_TOTAL: Final = 16 * 1024 * 1024
-"""Of all streams of a worker; the one longest without a client goes first."""
+"""Of all streams of a worker; the oldest without a client go first."""
+_LOOKED_AT: Final = 64
+"""Streams among which one without a client is looked for before one that has a client loses what is kept for it."""
+MAX_NUMBER_DIGITS: Final = 18
+"""Of an event's number; no stream lives to see more."""
 CALL: Final = b"c"
 LISTEN: Final = b"g"
 
@@ -139,8 +144,13 @@ class KeptStream:
     def forget(self) -> None:
         """Keep nothing from now on."""
         self.is_forgotten = True
+        self.drop()
+
+    def drop(self) -> int:
+        """Let go of what is kept so far; returns its bytes."""
+        size, self._bytes = self._bytes, 0
         self._events.clear()
-        self._bytes = 0
+        return size
 
     def _keep(self, event: bytes) -> None:
         if self.is_forgotten:
@@ -159,9 +169,9 @@ class KeptStream:
 class Replay:
     """The kept streams of one worker, by the beginning of their ids."""
 
-    __slots__ = ("_by_session", "_count", "_holding", "_streams", "_total", "_worker")
+    __slots__ = ("_by_session", "_count", "_holding", "_max_total", "_streams", "_total", "_worker")
 
-    def __init__(self, holding: Parking) -> None:
+    def __init__(self, holding: Parking, *, max_total: int = MAX_TOTAL) -> None:
         """`holding` bounds, in number and time, the answers that wait for their clients."""
         self._holding: Final = holding
         self._worker: Final = holding.worker
@@ -169,6 +179,7 @@ class Replay:
         self._streams: OrderedDict[tuple[str, bytes], KeptStream] = OrderedDict()
         """Oldest first."""
         self._count = 0
+        self._max_total: Final = max_total
         self._total = 0
 
     def __repr__(self) -> str:
@@ -194,16 +205,29 @@ class Replay:
         """The stream an event of that session belongs to, and the event's number; None when nothing of it is kept."""
         stream_id, _, number = event_id.rpartition(b".")
         stream = self._streams.get((session, stream_id))
-        return (stream, int(number)) if stream is not None and number.isdigit() else None
+        if stream is None or not number.isdigit() or len(number) > MAX_NUMBER_DIGITS:
+            return None
+        return stream, int(number)
 
     def grew(self, stream: KeptStream, by: int) -> None:
         """A stream keeps more than before: make room."""
         self._total += by
-        while self._total > MAX_TOTAL:
-            idle = next((key for key, one in self._streams.items() if not one.is_open and one is not stream), None)
-            if idle is None:
+        while self._total > self._max_total:
+            self._make_room(stream)
+
+    def _make_room(self, growing: KeptStream) -> None:
+        """Forget the oldest stream without a client; where the next few all have theirs, what is kept for the oldest."""
+        streams = self._streams
+        for _ in range(min(len(streams), _LOOKED_AT)):
+            key, stream = next(iter(streams.items()))
+            if not stream.is_open and stream is not growing:
+                self.forget(stream)
                 return
-            self.forget(self._streams[idle])
+            streams.move_to_end(key)
+        streams.move_to_end((growing.session, growing.id))
+        key, stream = next(iter(streams.items()))
+        streams.move_to_end(key)
+        self._total -= stream.drop()
 
     def hold(self, stream: KeptStream) -> bool:
         """Keep a stream that is over for its client; False when too many are kept."""

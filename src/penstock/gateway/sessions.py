@@ -106,7 +106,7 @@ class ClientSession:
 
 
 class Sessions:
-    """Opens, finds and ends sessions. Both maps hold at most `limit` entries, oldest out first."""
+    """Opens, finds and ends sessions. Both maps hold at most `limit` entries, oldest out first, those in use last."""
 
     def __init__(
         self,
@@ -230,19 +230,21 @@ class Sessions:
         )
         session = ClientSession(sealed.key, sealed.view, caller, sealed.opened + LIFETIME_SECONDS, sealed.worker)
         session.token, session.used_at = token, self._clock.now()
+        while self._known and len(self._known) >= self._limit:  # before: who has just come is not who has to go
+            self._forget_one()
         self._on_known(session)
         self._known[token] = session
-        if len(self._known) > self._limit:
-            self._forget_one()
         return session
 
     def _forget_one(self) -> None:
-        """Let go of the oldest session that runs nothing; its id opens again when it is used."""
-        for token, session in self._known.items():
+        """Let go of the oldest session that runs nothing, or else of the oldest; its id opens again when it is used."""
+        for _ in range(len(self._known)):
+            token, session = next(iter(self._known.items()))
             if not session.is_in_use:
                 del self._known[token]
                 self._over(session)
                 return
+            self._known.move_to_end(token)  # so that the next look does not begin with all that are in use
         self._over(self._known.popitem(last=False)[1])
 
 

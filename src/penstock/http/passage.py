@@ -35,9 +35,10 @@ Take = Callable[[socket.socket, bytes, int], None]
 class Passage:
     """One process's socket for connections: its own come in by it, and others go out."""
 
-    def __init__(self, own: socket.socket, places: Sequence[Path]) -> None:
-        """`own`: bound to one of `places`, which are those of all processes by number."""
+    def __init__(self, own: socket.socket, places: Sequence[Path], *, at_once: int = SLICE) -> None:
+        """`own`: bound to one of `places`, which are those of all processes by number; `at_once`: taken in one turn."""
         self._own = own
+        self._at_once: Final = at_once
         self._places: Final = tuple(map(str, places))
         self._take: Take | None = None
         self.passed = 0
@@ -55,7 +56,8 @@ class Passage:
     def close(self) -> None:
         """Take those that are there, and none any more; what still comes waits for whoever opens the socket next."""
         if self._take is not None:
-            self._read()
+            while self._read():
+                pass
             self._take = None
             asyncio.get_running_loop().remove_reader(self._own.fileno())
 
@@ -71,14 +73,15 @@ class Passage:
         self.passed += 1
         return True
 
-    def _read(self) -> None:
-        for _ in range(SLICE):
+    def _read(self) -> bool:
+        """Take some; whether there may be more."""
+        for _ in range(self._at_once):
             try:
                 data, rights, flags, _ = self._own.recvmsg(
                     MAX_BYTES + 1, socket.CMSG_SPACE(array.array("i").itemsize), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
                 )
             except OSError:
-                return
+                return False
             found = array.array("i")
             for level, kind, raw in rights:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -89,6 +92,7 @@ class Passage:
                 log.error("a connection came without its request: %d bytes, %d descriptors", len(data), len(found))
                 for descriptor in found:
                     os.close(descriptor)
+        return True
 
     def _accept(self, descriptor: int, data: bytes) -> None:
         connection = socket.socket(fileno=descriptor)

@@ -4,6 +4,7 @@ Everything that happens is a line of FOLDER/log: `WHAT WORKER PID more…`. Fork
 no test is forked with its event loop and threads.
 """
 
+import errno
 import os
 import select
 import signal
@@ -146,7 +147,23 @@ def lists_descriptors(place: WorkerPlace) -> int:
     return serves(place)
 
 
+def short_of_processes(first: int, last: int) -> None:
+    """The system has none for the forks of those numbers."""
+    count, fork = 0, os.fork
+
+    def forked() -> int:
+        nonlocal count
+        count += 1
+        if first <= count <= last:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    os.fork = forked
+
+
 def main() -> int:
+    if len(sys.argv) > 4:
+        short_of_processes(*map(int, sys.argv[4:]))
     supervisor = Supervisor(int(sys.argv[2]), globals()[sys.argv[3]], last_seconds=0.5)
     say("repr", repr(supervisor))
     code = supervisor.run()

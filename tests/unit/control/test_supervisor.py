@@ -31,13 +31,24 @@ def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
 class Supervised:
     """The program, what it says, and all processes that were ever a part of it."""
 
-    def __init__(self, folder: Path, what: str, count: int = 2, temporary: Path | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        what: str,
+        count: int = 2,
+        temporary: Path | None = None,
+        *,
+        no_fork: tuple[int, int] | None = None,
+        **more: Any,
+    ) -> None:
+        """`no_fork`: from which fork to which the system has no process."""
         self.temporary = temporary or folder / "tmp"
         self.temporary.mkdir(parents=True)
         self.folder = folder
         self._log = folder / "log"
         self._log.touch()
         command = [sys.executable, "-m", "tests.unit.control.supervised", str(folder), str(count), what]
+        command += map(str, no_fork or ())
         environment = os.environ | {"TMPDIR": str(self.temporary)}
         with (folder / "err").open("wb") as err:
             self.popen = subprocess.Popen(
@@ -159,6 +170,27 @@ def test_one_that_cannot_start_again_is_tried_again_and_the_others_stay(tmp_path
         assert it.pids() >= {pids["0"]}
         assert it.popen.poll() is None
         assert it.end() == 0
+
+
+def test_where_the_system_has_no_process_for_it_one_is_started_again_later_and_the_others_stay(tmp_path: Path) -> None:
+    with Supervised(tmp_path, "serves", no_fork=(3, 4)) as it:
+        pids = {line[0]: int(line[1]) for line in it.wait_for("ready", 2)}
+        os.kill(pids["1"], signal.SIGKILL)
+        again = it.wait_for("ready", 3)[2]
+        assert (again[0], again[3]) == ("1", "1")
+        assert it.err.count("worker 1 cannot be started again: [Errno ") == 2
+        assert "tried again in 0.5 s" in it.err
+        assert int(pids["0"]) in it.pids()
+        assert it.end() == 0
+
+
+def test_where_the_system_has_no_process_for_it_at_first_they_all_end(tmp_path: Path) -> None:
+    with Supervised(tmp_path, "serves", no_fork=(2, 2)) as it:
+        assert it.popen.wait(10) == CANNOT_START
+        assert "worker 1 cannot be started: [Errno " in it.err
+        assert "Traceback" not in it.err
+        assert it.pids() == set()
+        assert list(it.temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["the supervisor alone", "from the terminal"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from penstock.clock import SystemClock
 from penstock.gateway.admittance import Admittance
-from penstock.gateway.hops import MAX_TOLD, Hops
+from penstock.gateway.hops import TELLING, Hops, Telling
 from penstock.gateway.worker import Worker
 from penstock.http.client import HttpClient
 from penstock.http.limits import ClientLimits, ServerLimits
@@ -108,7 +108,7 @@ async def workers_in(
     *,
     count: int = 2,
     limits: ClientLimits | None = None,
-    max_told: int = MAX_TOLD,
+    telling: Telling = TELLING,
     **serve: Any,
 ) -> AsyncIterator[list[Joined]]:
     """Workers that have one server each, made by `fill`."""
@@ -124,7 +124,7 @@ async def workers_in(
                 clock=SystemClock(),
                 limits=limits or ClientLimits(),
                 in_background=running.gateway.in_background,
-                max_told=max_told,
+                telling=telling,
             )
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(str(path))

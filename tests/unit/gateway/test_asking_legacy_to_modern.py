@@ -11,6 +11,7 @@ from penstock.gateway.edges.legacy_dialogue import MAX_ROUNDS
 from penstock.policies.deadline import DeadlineSettings
 from penstock.protocol.versions import Era
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, InputRequired
+from penstock.upstreams.interface import Call
 from tests.unit.gateway.asking import (
     ACCEPTED,
     FORM,
@@ -25,7 +26,7 @@ from tests.unit.gateway.asking import (
     with_tool,
     work,
 )
-from tests.unit.gateway.conftest import Running, gateway_in, until
+from tests.unit.gateway.conftest import Running, gateway_in, plan_of, until
 
 MODERN_URL = {key: value for key, value in URL.items() if key != "elicitationId"}
 ASKS_FORM = {"who": {"method": "elicitation/create", "params": FORM}}
@@ -132,6 +133,33 @@ async def test_a_result_with_a_state_alone_is_sent_again_after_a_pause_that_grow
     times = [call.sent_at for call in upstream.calls if call.method == "tools/call"]
     assert times[1] - times[0] >= 0.09
     assert times[2] - times[1] >= 0.18
+
+
+class FaultyAgain(InMemoryUpstream):
+    """Takes a call at first, and fails by a fault of ours when it is sent again."""
+
+    def start(self, call: Call) -> None:
+        if "requestState" in call.params:
+            raise KeyError("ours")
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["by a timer", "by an answer"])
+async def test_a_fault_of_ours_in_sending_a_call_again_leaves_no_client_waiting(
+    empty: Running, asks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = InMemoryServer("desk", era=Era.MODERN)
+    server.tool("work", input_schema={"type": "object"})(Asker(InputRequired(ASKS_FORM if asks else {}, "a")))
+    await empty.gateway.apply({"desk": plan_of("desk", lambda: FaultyAgain("desk", server))}, ())
+    await empty.listed()
+    client = await LegacyClient.open(empty)
+    call = client.call()
+    if asks:
+        assert await client.answer(await call.asked(), ACCEPTED) == 202
+    assert call.task is not None
+    await asyncio.wait((call.task,), timeout=5)
+    assert call.task.done()
+    assert "KeyError: 'ours'" in caplog.text
+    assert empty.gateway.calls_in_flight == 0
 
 
 async def test_a_client_without_a_session_gets_a_state_alone_resolved_too(empty: Running) -> None:

@@ -1,3 +1,5 @@
+import pytest
+
 from penstock.clock import FakeClock
 from penstock.gateway import replay
 from penstock.gateway.parking import Parking
@@ -34,10 +36,10 @@ class Client:
 class Kept:
     """A store with a clock, whose background work is remembered."""
 
-    def __init__(self, limit: int = 8, worker: int = 0) -> None:
+    def __init__(self, limit: int = 8, worker: int = 0, max_total: int = replay.MAX_TOTAL) -> None:
         self.work: list[object] = []
         self.holding = Parking(FakeClock(), self._keep, limit=limit, seconds=60, worker=worker)
-        self.store = Replay(self.holding)
+        self.store = Replay(self.holding, max_total=max_total)
 
     def _keep(self, work: object) -> None:
         self.work.append(work)
@@ -169,6 +171,39 @@ def test_all_streams_together_are_bounded_those_without_a_client_go_first() -> N
     kept.store.grew(busy, replay.MAX_TOTAL)
     assert kept.store.find("a", b"0.c1.1") is None
     assert kept.store.find("b", b"0.c2.1") is not None
+
+
+@pytest.mark.parametrize("count", [3, 300], ids=["few", "many"])
+def test_all_streams_together_are_bounded_also_while_all_their_clients_are_there(
+    count: int,
+) -> None:
+    kept = Kept(max_total=100 * count)
+    streams = [kept.open(str(number)) for number in range(count)]
+    for round_ in range(10):
+        for stream, _ in streams:
+            stream.send(b"data: %b\n\n" % (b"x" * 60))
+            assert kept.store.kept_bytes <= 100 * count
+            assert stream.kept_bytes > 0, "what is kept of others goes first"
+        assert kept.store.kept_bytes > 50 * count, round_
+    assert all(len(ids_of(client)) == 10 for _, client in streams), "nobody who is there misses anything"
+    assert sum(stream.kept_bytes for stream, _ in streams) == kept.store.kept_bytes
+
+
+def test_an_answer_larger_than_all_that_may_be_kept_is_not() -> None:
+    kept = Kept(max_total=100)
+    stream, client = kept.open()
+    client.leaves()
+    stream.finish(b"data: %b\n\n" % (b"x" * 200))
+    assert kept.store.kept_bytes == 0
+
+
+@pytest.mark.parametrize("number", [b"1" * 5_000, b"1" * 19, b"", b"-1", b"one", "\u0661".encode()])
+def test_an_event_without_a_number_of_ours_is_unknown(number: bytes) -> None:
+    kept = Kept()
+    stream, _ = kept.open()
+    stream.send(b"data: 1\n\n")
+    assert kept.store.find("s", b"0.c1.1") is not None
+    assert kept.store.find("s", b"0.c1." + number) is None
 
 
 def test_the_end_of_a_session_forgets_its_streams() -> None:

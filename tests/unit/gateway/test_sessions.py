@@ -105,32 +105,35 @@ def test_known_and_ended_sessions_are_bounded_and_a_forgotten_one_opens_again() 
     assert repr(ours).startswith("<Sessions 0 known, 3 ended")
 
 
+def found(ours: Sessions) -> ClientSession:
+    """A new session, as its next request finds it."""
+    session = ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode())
+    assert session is not None
+    return session
+
+
 def test_a_session_that_runs_something_is_forgotten_last() -> None:
-    ours = sessions(limit=1)
-    token = ours.open("v", "2025-06-18", b"{}", INFO).encode()
-    busy = ours.find("v", token)
-    assert busy is not None
+    ours = sessions(limit=2)
+    busy, idle = found(ours), found(ours)
     running: Any = object()
     busy.in_flight[running] = b"1"
-    idle = ours.open("v", "2025-06-18", b"{}", INFO).encode()
-    assert len(ours) == 1
-    assert ours.find("v", token) is busy
-    assert ours.find("v", idle) is not None
+    newest = found(ours)
+    assert [one.is_over for one in (busy, idle, newest)] == [False, True, False]
+    assert ours.find("v", busy.token) is busy
+    assert len(ours) == 2
 
 
-def test_when_all_sessions_run_something_the_newest_is_forgotten_and_opens_again() -> None:
-    ours = sessions(limit=1)
-    busy = ours.find("v", ours.open("v", "2025-06-18", b"{}", INFO).encode())
-    assert busy is not None
+def test_when_all_sessions_run_something_the_oldest_is_forgotten_and_opens_again() -> None:
+    ours = sessions(limit=2)
     running: Any = object()
-    busy.in_flight[running] = b"1"
-    ours._limit = 0
-    token = ours.open("v", "2025-06-18", b"{}", INFO).encode()
-    for known in ours._known.values():
-        known.in_flight[running] = b"1"
-    assert ours.find("v", token) is not None
-    ours._forget_one()
-    assert len(ours) == 0
+    oldest, older = found(ours), found(ours)
+    oldest.in_flight[running] = older.in_flight[running] = b"1"
+    newest = found(ours)
+    assert [one.is_over for one in (oldest, older, newest)] == [True, False, False]
+    newest.in_flight[running] = b"1"
+    again = ours.find("v", oldest.token)
+    assert again is not None
+    assert (again is oldest, again.is_over, older.is_over, len(ours)) == (False, False, True, 2)
 
 
 def test_a_session_that_listens_is_forgotten_after_those_that_do_not_and_its_end_is_told() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from penstock.http.passage import MAX_BYTES, MAX_MOVES, Passage
+from penstock.http.passage import MAX_BYTES, MAX_MOVES, SLICE, Passage
 from penstock.http.server import Exchange
 from tests.unit.http.server_lane import GET, Lane, hold, post, serving
 
@@ -39,7 +39,7 @@ class Worker:
 
 
 @asynccontextmanager
-async def workers(count: int = 2, *, is_open: bool = True) -> AsyncIterator[list[Worker]]:
+async def workers(count: int = 2, *, is_open: bool = True, at_once: int = SLICE) -> AsyncIterator[list[Worker]]:
     """The first gives all its clients to the second."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="passage-")))
@@ -48,7 +48,7 @@ async def workers(count: int = 2, *, is_open: bool = True) -> AsyncIterator[list
         for number, place in enumerate(places):
             own = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             own.bind(str(place))
-            passage = Passage(own, places)
+            passage = Passage(own, places, at_once=at_once)
             lane = await stack.enter_async_context(serving())
             worker = Worker(number, lane, passage, own)
             if is_open or number == 0:
@@ -153,6 +153,18 @@ async def test_nobody_is_passed_to_one_whose_queue_is_full_or_that_is_gone() -> 
         client = await first.lane.connect()
         client.send(post(BODY))
         assert (await client.answer()).body == b"0 /mcp"
+
+
+async def test_all_that_wait_to_be_taken_are_taken_before_none_is_any_more() -> None:
+    async with workers(at_once=3) as (first, second):
+        clients = [await first.lane.connect() for _ in range(8)]
+        asyncio.get_running_loop().remove_reader(second.own.fileno())  # it is busy with other things
+        for client in clients:
+            client.send(post(BODY))
+        await first.lane.until(lambda: first.passage.passed == len(clients))
+        second.passage.close()
+        for client in clients:
+            assert (await client.answer()).body == b"1 /mcp"
 
 
 async def test_nobody_is_passed_on_while_calls_end() -> None:

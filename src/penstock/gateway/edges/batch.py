@@ -7,7 +7,7 @@ on: a batch is answered once, when its last member is.
 from functools import partial
 from typing import Final
 
-from penstock.gateway.edges.head import HeadFacts
+from penstock.gateway.edges.head import FACTS, HeadFacts
 from penstock.gateway.edges.legacy import LegacyEdge
 from penstock.gateway.view import View
 from penstock.http.event_stream import EventStream
@@ -82,10 +82,10 @@ def answer_batch(edge: LegacyEdge, exchange: Exchange, view: View, facts: HeadFa
         if isinstance(item, Fault):
             link.answer(400, encode_error(item.id, item.code, item.message, null_id=True), b"", b"")
         else:
-            edge.message(exchange.member(link, _request_of(exchange, headers, item)), view, item, facts)
+            edge.message(exchange.member(link, _request_of(exchange, headers, item, facts)), view, item, facts)
 
 
-def _request_of(exchange: Exchange, headers: dict[bytes, bytes], item: Message) -> HttpRequest:
+def _request_of(exchange: Exchange, headers: dict[bytes, bytes], item: Message, facts: HeadFacts) -> HttpRequest:
     """The HTTP request that would have brought the member alone: what another worker is handed, if that has to answer."""
     whole = exchange.request
     if isinstance(item, Request):
@@ -96,4 +96,4 @@ def _request_of(exchange: Exchange, headers: dict[bytes, bytes], item: Message) 
         body = encode_error(item.id, item.error.code, item.error.message, item.error.data, null_id=True)
     else:
         body = encode_result(item.id or b"null", item.result or b"{}")
-    return HttpRequest(whole.method, whole.path, whole.query, headers, body)
+    return HttpRequest(whole.method, whole.path, whole.query, headers, body, {FACTS: facts})

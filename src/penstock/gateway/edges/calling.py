@@ -259,7 +259,11 @@ class RunningCall:
     def again(self, call: Call, params: dict[str, msgspec.Raw]) -> None:
         """Send a call that has ended once more, with other parameters; the server has all its idle time again."""
         self._earlier_seconds = monotonic() - call.started_at
-        self.begin(call.method, params, call.caller, call.meta, call.headers)
+        try:
+            self.begin(call.method, params, call.caller, call.meta, call.headers)
+        except Exception as error:  # called by a timer, or by who brought the answer: neither is who waits for the call
+            self._blame(error)
+            return
         sent = self._call
         if sent is not None:
             sent.progress_at = monotonic()

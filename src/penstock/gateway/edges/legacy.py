@@ -9,26 +9,24 @@ Source: 2025-11-25 basic/transports, basic/lifecycle; 2025-03-26 basic/transport
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Final
+from typing import Final
 
 import msgspec
 
-from penstock.errors import PenstockError, ServerError
-from penstock.gateway.client_questions import ClientQuestions, worker_of
+from penstock.errors import PenstockError
+from penstock.gateway.client_questions import worker_of
 from penstock.gateway.context import GatewayContext
-from penstock.gateway.edges.calling import Dialogue, RunningCall, result_body
+from penstock.gateway.edges.calling import RunningCall, result_body
 from penstock.gateway.edges.head import HeadFacts
-from penstock.gateway.edges.legacy_dialogue import LegacyDialogue
-from penstock.gateway.edges.listening import FIRST_PRIMED, Listening
+from penstock.gateway.edges.legacy_form import LegacyForm
+from penstock.gateway.edges.listening import Listening
 from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name, when_listed
-from penstock.gateway.edges.refusal import away, refusal_body
+from penstock.gateway.edges.refusal import away
 from penstock.gateway.hops import Hops
 from penstock.gateway.known_call import NO_META, KnownCall
-from penstock.gateway.parking import Parking
-from penstock.gateway.replay import CALL, EventSink, Replay, worker_of_event
+from penstock.gateway.replay import worker_of_event
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
-from penstock.http.messages import Body
 from penstock.http.server import Exchange
 from penstock.protocol.envelopes import encode_error, encode_result, read_id
 from penstock.protocol.errors import (
@@ -36,15 +34,13 @@ from penstock.protocol.errors import (
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     RESOURCE_NOT_FOUND,
-    translate_error,
 )
 from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
 from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
 from penstock.protocol.methods import MethodRule, lookup
-from penstock.protocol.results import to_legacy
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, answer_to_initialize
-from penstock.upstreams.interface import Caller, Failure, Result
+from penstock.upstreams.interface import Caller, Failure
 
 Begin = Callable[[View, str, bytes, bytes], bytes]
 """Opens a session of that view, revision, capabilities and client info (JSON); returns header lines for the answer."""
@@ -56,45 +52,10 @@ _FOR_ALL_WORKERS: Final = frozenset(
 )
 """Nobody knows which worker has the call they are about."""
 _SUBSCRIBING: Final = ("resources/subscribe", "resources/unsubscribe")
+_NOT_TOLD: Final = (
+    b'{"error":"too many of this session\'s notifications are under way to the other workers; send it again"}'
+)
 _NO_GET: Final = b'{"error":"POST messages here; GET opens the stream of a session, and needs its Mcp-Session-Id"}'
-
-
-class LegacyForm:
-    """How clients of one legacy revision read an answer."""
-
-    era: ClassVar[Era] = Era.LEGACY
-
-    def __init__(self, revision: str, parking: Parking, replay: Replay) -> None:
-        self._revision = revision
-        self._parking = parking
-        self._replay = replay
-
-    def open_stream(self, exchange: Exchange, session: ClientSession | None) -> EventSink:
-        stream = exchange.open_stream()
-        if session is None or session.ends_with_stream or not stream.is_open:
-            return stream
-        kept = self._replay.open(session.key, CALL, stream)
-        if self._revision >= FIRST_PRIMED:
-            kept.prime()
-        return kept
-
-    def dialogue(self, running: RunningCall, session: ClientSession | None) -> Dialogue:
-        if session is not None and session.questions is None:
-            session.questions = ClientQuestions(self._parking)
-        return LegacyDialogue(running, session)
-
-    def translated(self, method: str, result: Result, request_id: bytes, _server_info: bytes) -> tuple[int, Body]:
-        raw = to_legacy(result.raw, method, self._revision, result.marks)
-        if isinstance(raw, Fault):
-            return 200, encode_error(request_id, raw.code, raw.message, null_id=False)
-        return 200, result_body(request_id, raw)
-
-    def failure(self, method: str, failure: Failure, request_id: bytes) -> tuple[int, bytes]:
-        code = translate_error(failure.code, method, failure.era, Era.LEGACY)
-        return 200, encode_error(request_id, code, failure.message, failure.data, null_id=False)
-
-    def refusal(self, error: ServerError, request_id: bytes) -> tuple[int, bytes]:
-        return 200, refusal_body(request_id, error)
 
 
 class LegacyEdge:
@@ -146,9 +107,13 @@ class LegacyEdge:
             self._request(exchange, view, message, facts, caller, session)
             return
         if isinstance(message, Notification):
+            told = True
             if hops is not None and session is not None and message.method in _FOR_ALL_WORKERS:
-                hops.tell_others(exchange)
+                told = hops.tell_others(exchange, session.key)
             self._notification(message, view, session)
+            if not told:
+                exchange.respond(503, _NOT_TOLD)
+                return
         elif hops is not None and (asker := _asker(hops, message)) != hops.index:
             self._hand_over(hops, exchange, asker, None)
             return
