@@ -83,6 +83,18 @@ def compiled_modules(project: Project) -> list[str]:
     return found
 
 
+def truths_of_tuples(project: Project) -> list[str]:
+    """No tuple has a truth of its own: in compiled modules one is true unless it is empty, whatever its class says."""
+    return [
+        f"{source.path}:{node.lineno}: {node.name} is a tuple with a __bool__; give it a property instead"
+        for source in project.sources
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ClassDef)
+        and any(_origin(source, base).rpartition(".")[2] in {"NamedTuple", "tuple"} for base in node.bases)
+        and any(isinstance(part, ast.FunctionDef) and part.name == "__bool__" for part in node.body)
+    ]
+
+
 def _origin(source: Source, base: ast.expr) -> str:
     """Where a base class comes from, with its module: `msgspec.Struct`, however it was imported."""
     if isinstance(base, ast.Subscript):

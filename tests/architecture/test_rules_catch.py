@@ -66,6 +66,14 @@ BROKEN: list[tuple[Rule, dict[str, str], str]] = [
         "names 'a', and there is no src/penstock/a.py",
     ),
     (
+        structure_rules.truths_of_tuples,
+        {
+            "src/penstock/a.py": "from typing import NamedTuple as N\nclass A(N):\n"
+            "    def __bool__(self) -> bool: return False\n"
+        },
+        "src/penstock/a.py:2: A is a tuple with a __bool__",
+    ),
+    (
         structure_rules.import_cycles,
         {
             "src/penstock/a.py": "import penstock.b\n",
@@ -163,6 +171,10 @@ KEPT: list[tuple[Rule, dict[str, str]]] = [
     (
         structure_rules.parameters,
         {"src/penstock/a.py": "class A:\n    def f(self, a, b, c, d, e, f, g, h, *, i): ...\n"},
+    ),
+    (
+        structure_rules.truths_of_tuples,
+        {"src/penstock/a.py": "class A:\n    def __bool__(self) -> bool: return False\n"},
     ),
     (
         structure_rules.import_cycles,

@@ -16,6 +16,7 @@ RULES = [
     structure_rules.function_sizes,
     structure_rules.parameters,
     structure_rules.compiled_modules,
+    structure_rules.truths_of_tuples,
     structure_rules.import_cycles,
     structure_rules.deferred_imports,
     structure_rules.concrete_modules,

@@ -13,7 +13,7 @@ import pytest
 from penstock.errors import ServerError
 from penstock.protocol.subscriptions import LIST_CHANGED, UPDATED
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Caller, Failure, Notify, Raw, Result
+from penstock.upstreams.calls import Call, Caller, Failure, Notify, Raw, Result
 from tests.contract.upstream_peers import (
     CALLERS,
     OpenPeer,

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from penstock.errors import ServerError, ServerUnavailable
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Raw, Result
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, Refused
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Result, Upstream
+from penstock.upstreams.interface import Upstream
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
 from tests.unit.upstreams import sse_kit
 from tests.unit.upstreams.scripted_http import (

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.route import Route
-from penstock.upstreams.interface import Caller
+from penstock.upstreams.calls import Caller
 
 MAX_KNOWN: Final = 1024
 """Calls one view remembers; the oldest is forgotten first."""

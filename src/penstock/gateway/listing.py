@@ -12,7 +12,8 @@ import msgspec
 
 from penstock.errors import ServerError, ServerMisbehaved
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import PENSTOCK, Call, Description, Failure, Upstream
+from penstock.upstreams.calls import PENSTOCK, Call, Failure
+from penstock.upstreams.interface import Description, Upstream
 
 MAX_PAGES: Final = 100
 MAX_ITEMS: Final = 10_000

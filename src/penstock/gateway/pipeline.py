@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from penstock.policies.interface import Handle, Policy, Start
-from penstock.upstreams.interface import Call
+from penstock.upstreams.calls import Call
 
 T = TypeVar("T")
 

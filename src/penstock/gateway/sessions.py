@@ -18,7 +18,7 @@ from penstock.gateway.client_questions import ClientQuestions
 from penstock.gateway.listeners import Listener
 from penstock.identity.seal import Sealer
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller, Cancellable
+from penstock.upstreams.calls import Caller, Cancellable
 
 _PURPOSE: Final = b"session"
 _STREAM_PURPOSE: Final = b"sse stream"

@@ -13,7 +13,7 @@ from penstock.clock import Clock
 from penstock.errors import ServerError, ServerTimedOut
 from penstock.gateway.hosting import HostedServer
 from penstock.gateway.listeners import Listener, Listeners
-from penstock.upstreams.interface import Failure
+from penstock.upstreams.calls import Failure
 from penstock.upstreams.single_flight import SingleFlight
 
 MAX_RESOURCES: Final = 10_000

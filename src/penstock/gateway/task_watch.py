@@ -20,7 +20,7 @@ from penstock.errors import ServerError
 from penstock.gateway.hosting import HostedServer
 from penstock.protocol.subscriptions import ACKNOWLEDGED, Filter, read_honoured, write_filter
 from penstock.protocol.tasks import NOTIFICATION, task_id_of
-from penstock.upstreams.interface import Call, Caller, Failure
+from penstock.upstreams.calls import Call, Caller, Failure
 
 _log = logging.getLogger(__name__)
 MAX_LISTENS: Final = 16

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Final, NamedTuple, TypeVar
 
 from penstock.errors import ServerTimedOut
-from penstock.upstreams.interface import Call
+from penstock.upstreams.calls import Call
 
 T = TypeVar("T")
 

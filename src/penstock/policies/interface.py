@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from penstock.upstreams.interface import Answer, Call, Cancellable
+from penstock.upstreams.calls import Answer, Call, Cancellable
 
 Handle = Callable[[Call], Awaitable[Answer]]
 """Takes a call all the rest of its way."""

@@ -41,8 +41,9 @@ class Askable(NamedTuple):
     extras: str = ""
     """JSON members `experimental` and `extensions`, in a fixed order, passed on as they are; empty when there are none."""
 
-    def __bool__(self) -> bool:
-        """Whether there is anything at all."""
+    @property
+    def has_any(self) -> bool:
+        """Whether there is anything at all. No `__bool__`: where it is compiled, a tuple is true unless it is empty."""
         return self.forms or self.urls or self.sampling or self.roots
 
 

@@ -32,8 +32,8 @@ from penstock.protocol.methods import INPUT_REQUESTS
 from penstock.protocol.subscriptions import CHANGES, LIST_CHANGED, UPDATED, subscription_of
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.asking import AskingTurn
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Heard, Raw, Result, Sink
 from penstock.upstreams.conversation_flight import ConversationCounts, Flight
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw, Result, Sink
 from penstock.upstreams.log_levels import RANKS, asking_for_logs, is_wanted
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.turns import Habits, Turn, Turns

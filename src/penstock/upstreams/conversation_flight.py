@@ -10,7 +10,7 @@ import msgspec
 
 from penstock.protocol.messages import Reply
 from penstock.upstreams.asking import AskingTurn
-from penstock.upstreams.interface import Call, Raw
+from penstock.upstreams.calls import Call, Raw
 
 
 class Flight:

@@ -15,8 +15,9 @@ from penstock.clock import Clock, SystemClock
 from penstock.errors import ServerError, ServerUnavailable
 from penstock.protocol.errors import INTERNAL_ERROR
 from penstock.protocol.versions import LATEST_LEGACY, LATEST_MODERN, Era
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Heard, Raw, Result
 from penstock.upstreams.in_memory_server import CallContext, InMemoryServer, InputRequired, Refused, ToolFailed
-from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Heard, Raw, Result
+from penstock.upstreams.interface import Description
 
 __all__ = ["CallContext", "InMemoryServer", "InMemoryUpstream", "InputRequired", "Refused", "Step", "ToolFailed"]
 

@@ -13,9 +13,9 @@ import msgspec
 from penstock.protocol.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, PROGRESS_TOKEN, SERVER_INFO
 from penstock.protocol.versions import LATEST_MODERN, Era
+from penstock.upstreams.calls import Call, Caller, Raw
 from penstock.upstreams.in_memory_schema import first_fault
 from penstock.upstreams.in_memory_template import Template
-from penstock.upstreams.interface import Call, Caller, Raw
 from penstock.upstreams.questions import Question, Reply
 
 JsonObject = dict[str, Any]

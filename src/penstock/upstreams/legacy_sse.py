@@ -24,9 +24,10 @@ from penstock.protocol.messages import Message, Notification
 from penstock.protocol.subscriptions import UPDATED
 from penstock.protocol.versions import LATEST_LEGACY, Era
 from penstock.upstreams.backoff import Backoff
+from penstock.upstreams.calls import PENSTOCK, Answer, Call, Caller, Heard, Raw
 from penstock.upstreams.conversation import Conversation
 from penstock.upstreams.conversation_flight import ConversationCounts
-from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Description, Heard, Raw
+from penstock.upstreams.interface import Description
 from penstock.upstreams.legacy_sse_settings import LegacySseSettings
 from penstock.upstreams.legacy_sse_wire import SseForgotten, SseWire
 from penstock.upstreams.own_subscriptions import OwnSubscriptions

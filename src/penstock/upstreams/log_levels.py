@@ -7,7 +7,7 @@ from typing import Final
 
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Caller, Raw
+from penstock.upstreams.calls import Call, Caller, Raw
 
 RANKS: Final = {b'"%s"' % name.encode(): rank for rank, name in enumerate(LOG_LEVELS)}
 """JSON bytes of a log level to its rank, least severe 0."""

@@ -20,7 +20,7 @@ from penstock.errors import ServerError, ServerMisbehaved, ServerTimedOut, forge
 from penstock.protocol.errors import INVALID_PARAMS, METHOD_NOT_FOUND
 from penstock.protocol.subscriptions import ACKNOWLEDGED, LIST_CHANGED, UPDATED, Filter, read_honoured, write_filter
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import PENSTOCK, Answer, Call, Failure, Heard, Raw, Result
+from penstock.upstreams.calls import PENSTOCK, Answer, Call, Failure, Heard, Raw, Result
 
 _log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 30.0)

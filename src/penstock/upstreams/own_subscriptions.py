@@ -14,7 +14,7 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.protocol.subscriptions import uri_of
-from penstock.upstreams.interface import Answer, Call, Caller, Raw, Result, Sink
+from penstock.upstreams.calls import Answer, Call, Caller, Raw, Result, Sink
 
 ANSWER_SECONDS: Final = 10.0
 """How long a server may take to answer one: nobody's deadline bounds it."""

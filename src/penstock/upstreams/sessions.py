@@ -15,7 +15,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from penstock.clock import Clock
 from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Caller, Description
+from penstock.upstreams.calls import Call, Caller
+from penstock.upstreams.interface import Description
 from penstock.upstreams.own_subscriptions import OwnSubscriptions
 from penstock.upstreams.pool import Pool, PoolSettings
 from penstock.upstreams.questions import Questions

@@ -16,9 +16,10 @@ from penstock.clock import Clock, SystemClock
 from penstock.errors import ServerBusy, ServerUnavailable
 from penstock.protocol.client_capabilities import EVERYTHING, Askable
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import PENSTOCK, Answer, Call, Caller, Failure, Heard, Raw
 from penstock.upstreams.child_guard import ChildGuard
 from penstock.upstreams.conversation_flight import ConversationCounts
-from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Description, Failure, Heard, Raw
+from penstock.upstreams.interface import Description
 from penstock.upstreams.modern_feed import ModernFeed
 from penstock.upstreams.stdio_handshake import EraMemory
 from penstock.upstreams.stdio_instance import StdioInstance

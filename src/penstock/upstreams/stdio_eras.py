@@ -13,7 +13,8 @@ from penstock.protocol.errors import HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY,
 from penstock.protocol.messages import Reply, RpcError
 from penstock.protocol.meta import SERVER_INFO
 from penstock.protocol.versions import LEGACY_VERSIONS, MODERN_VERSIONS, Era, era_of
-from penstock.upstreams.interface import Description, Raw
+from penstock.upstreams.calls import Raw
+from penstock.upstreams.interface import Description
 
 _EMPTY: Final = Raw(b"{}")
 

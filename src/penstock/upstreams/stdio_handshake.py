@@ -15,10 +15,10 @@ from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.client_capabilities import Askable, declared
 from penstock.protocol.messages import Reply
 from penstock.protocol.versions import LATEST_LEGACY, LATEST_MODERN, Era, era_of
+from penstock.upstreams.calls import Raw
 from penstock.upstreams.child_process import ChildProcess
 from penstock.upstreams.conversation import Conversation
 from penstock.upstreams.conversation_flight import Flight
-from penstock.upstreams.interface import Raw
 from penstock.upstreams.stdio_eras import Agreement, Modern, SpeaksOnly, judge_discover, judge_initialize
 from penstock.upstreams.stdio_settings import StdioSettings
 from penstock.upstreams.turns import Habits

@@ -19,8 +19,9 @@ from penstock.http.client import ConnectionLost
 from penstock.protocol.errors import METHOD_NOT_FOUND
 from penstock.protocol.subscriptions import LIST_CHANGED
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Heard, Raw
 from penstock.upstreams.eras import Eras
-from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Heard, Raw
+from penstock.upstreams.interface import Description
 from penstock.upstreams.legacy_sse import LegacySse, SseSession
 from penstock.upstreams.modern_feed import ModernFeed
 from penstock.upstreams.sessions import LegacySession

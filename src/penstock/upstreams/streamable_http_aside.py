@@ -13,7 +13,7 @@ from typing import Final
 from penstock.protocol.messages import Message, Notification, Request
 from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.subscriptions import CAPABILITY_OF, UPDATED
-from penstock.upstreams.interface import Call, Raw, Sink
+from penstock.upstreams.calls import Call, Raw, Sink
 from penstock.upstreams.log_levels import is_wanted
 from penstock.upstreams.questions import Ask
 from penstock.upstreams.sessions import LegacySession

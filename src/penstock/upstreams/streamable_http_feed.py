@@ -20,7 +20,7 @@ from penstock.errors import PenstockError, ServerError
 from penstock.http.client import Response
 from penstock.protocol.messages import Message, Notification
 from penstock.protocol.subscriptions import CAPABILITY_OF, LIST_CHANGED, UPDATED
-from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Failure, Heard, Raw
+from penstock.upstreams.calls import PENSTOCK, Answer, Call, Caller, Failure, Heard, Raw
 
 _log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 30.0)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from penstock.errors import ServerError, ServerMisbehaved
 from penstock.http.client import ClientConnection, RequestFailed, Response
 from penstock.protocol.event_stream import Event
-from penstock.upstreams.interface import Answer, Call
+from penstock.upstreams.calls import Answer, Call
 from penstock.upstreams.pool import Pool
 from penstock.upstreams.streamable_http_reception import Reception
 from penstock.upstreams.streamable_http_side import Side, Supervisor, fail_with

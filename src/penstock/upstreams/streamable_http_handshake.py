@@ -14,7 +14,7 @@ from penstock.protocol.envelopes import encode_request
 from penstock.protocol.event_stream import Event
 from penstock.protocol.messages import Reply
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Raw
+from penstock.upstreams.calls import Raw
 from penstock.upstreams.stdio_eras import Agreement, judge_initialize
 from penstock.upstreams.streamable_http_link import HttpLink, content_length
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception

@@ -23,7 +23,7 @@ from penstock.protocol.envelopes import encode_notification, encode_request
 from penstock.protocol.messages import Message
 from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import LATEST_LEGACY, Era
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Heard, Raw
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Heard, Raw
 from penstock.upstreams.log_levels import log_rank
 from penstock.upstreams.questions import Questions
 from penstock.upstreams.sessions import STATELESS, ExclusiveSessions, Key, LegacySession, SessionBook

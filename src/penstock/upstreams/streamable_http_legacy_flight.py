@@ -13,7 +13,7 @@ from penstock.protocol.envelopes import compact_result
 from penstock.protocol.input_required import NOT_FOR_LEGACY
 from penstock.protocol.meta import LOG_LEVEL, PROGRESS_TOKEN
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Raw, Result
+from penstock.upstreams.calls import Answer, Call, Raw, Result
 from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.streamable_http_reception import Reception
 

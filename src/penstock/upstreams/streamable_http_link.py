@@ -25,7 +25,7 @@ from penstock.http.client import (
     connect_unix,
     parse_url,
 )
-from penstock.upstreams.interface import Call
+from penstock.upstreams.calls import Call
 from penstock.upstreams.pool import Pool
 from penstock.upstreams.streamable_http_refusals import failed_request
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings

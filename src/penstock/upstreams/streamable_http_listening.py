@@ -16,7 +16,7 @@ from penstock.clock import Clock
 from penstock.http.client import Response
 from penstock.protocol.messages import Message, Request
 from penstock.protocol.subscriptions import UPDATED
-from penstock.upstreams.interface import PENSTOCK, Answer, Call, Caller, Heard, Raw
+from penstock.upstreams.calls import PENSTOCK, Answer, Call, Caller, Heard, Raw
 from penstock.upstreams.own_subscriptions import OwnSubscriptions
 from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.streamable_http_aside import Aside

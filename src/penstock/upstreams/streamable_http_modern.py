@@ -22,7 +22,8 @@ from penstock.protocol.errors import (
     UNSUPPORTED_VERSION,
 )
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Caller, Description, Failure, Heard, Raw, Result
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Heard, Raw, Result
+from penstock.upstreams.interface import Description
 from penstock.upstreams.stdio_eras import Agreement, DiscoverVerdict, Modern, NotModern, judge_discover
 from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_link import HttpLink

@@ -15,7 +15,7 @@ from penstock.protocol.headers import standard_headers
 from penstock.protocol.meta import LOG_LEVEL, PROGRESS_TOKEN, encode_modern_meta
 from penstock.protocol.param_headers import Invalid, ParamHeader, param_header_rules, write_param_headers
 from penstock.protocol.versions import LATEST_MODERN, Era
-from penstock.upstreams.interface import Call, Caller, Raw
+from penstock.upstreams.calls import Call, Caller, Raw
 from penstock.upstreams.log_levels import EVERY_LOG, asking_for_logs
 from penstock.upstreams.streamable_http_link import content_length, extra_lines
 

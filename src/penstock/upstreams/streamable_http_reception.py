@@ -24,7 +24,7 @@ from penstock.protocol.messages import (
 from penstock.protocol.meta import PROGRESS_TOKEN
 from penstock.protocol.subscriptions import CAPABILITY_OF, UPDATED
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Failure, Heard, Result
+from penstock.upstreams.calls import Answer, Call, Failure, Heard, Result
 from penstock.upstreams.log_levels import is_wanted
 from penstock.upstreams.questions import Questions
 

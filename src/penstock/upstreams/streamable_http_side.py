@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from penstock.errors import ServerError
 from penstock.http.client import RequestFailed, Response
-from penstock.upstreams.interface import Answer, Call
+from penstock.upstreams.calls import Answer, Call
 from penstock.upstreams.streamable_http_reception import Reception
 
 

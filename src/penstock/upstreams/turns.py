@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from penstock.upstreams.interface import Heard
+from penstock.upstreams.calls import Heard
 
 
 class Habits:

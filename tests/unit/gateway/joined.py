@@ -17,8 +17,8 @@ from penstock.http.limits import ClientLimits, ServerLimits
 from penstock.http.server import Exchange, HttpServer
 from penstock.protocol.event_stream import Event
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Caller
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream
-from penstock.upstreams.interface import Caller
 from tests.unit.gateway.asking import FORM, LegacyClient
 from tests.unit.gateway.conftest import Running, gateway_in, plan_of
 

@@ -15,8 +15,8 @@ from penstock.gateway.edges.modern_dialogue import ModernDialogue
 from penstock.gateway.request_states import MAX_SERVER_STATE, RequestState, binding_of
 from penstock.policies.deadline import Deadline, DeadlineSettings
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Answer, Call, Failure
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, InputRequired, Refused, Step
-from penstock.upstreams.interface import Answer, Call, Failure
 from tests.unit.gateway.asking import ACCEPTED, FORM, ModernClient, text_of, with_tool, work
 from tests.unit.gateway.conftest import Running, gateway_in, plan_of, until
 

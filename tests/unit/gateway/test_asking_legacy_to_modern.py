@@ -10,8 +10,8 @@ from penstock.clock import FakeClock
 from penstock.gateway.edges.legacy_dialogue import MAX_ROUNDS
 from penstock.policies.deadline import DeadlineSettings
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Call
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, InputRequired
-from penstock.upstreams.interface import Call
 from tests.unit.gateway.asking import (
     ACCEPTED,
     FORM,

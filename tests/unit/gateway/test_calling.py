@@ -13,8 +13,8 @@ from penstock.gateway.pipeline import fold, fold_start
 from penstock.policies.deadline import DeadlineSettings
 from penstock.protocol.messages import ResultMarks
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Result
 from penstock.upstreams.in_memory import InMemoryUpstream
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Result
 from tests.unit.gateway.conftest import (
     MODERN_META,
     Running,

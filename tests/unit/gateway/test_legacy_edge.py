@@ -10,8 +10,8 @@ import pytest
 from penstock.errors import ServerUnavailable
 from penstock.identity.seal import SealingKey
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Failure, Result
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, InputRequired, Step
-from penstock.upstreams.interface import Failure, Result
 from tests.unit.gateway.conftest import Running, gateway_in, request_body, until, weather_server
 
 NOW = {"name": "weather_now", "arguments": {}}

@@ -22,8 +22,9 @@ from penstock.gateway.listing import (
     input_schema_of,
 )
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Answer, Call, Failure, Raw, Result
 from penstock.upstreams.in_memory import InMemoryServer, InMemoryUpstream
-from penstock.upstreams.interface import Answer, Call, Description, Failure, Raw, Result
+from penstock.upstreams.interface import Description
 from tests.unit.gateway.conftest import weather_server
 
 

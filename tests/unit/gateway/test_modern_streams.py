@@ -8,8 +8,8 @@ import pytest
 
 from penstock.errors import ServerTimedOut, ServerUnavailable
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Failure, Result
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, InputRequired, Refused, Step
-from penstock.upstreams.interface import Failure, Result
 from tests.unit.gateway.conftest import (
     MODERN_META,
     Running,

@@ -6,8 +6,8 @@ from pathlib import Path
 from penstock.errors import ServerUnavailable
 from penstock.gateway.edges.listening import Listening
 from penstock.protocol.subscriptions import LIST_CHANGED, MAX_URIS
+from penstock.upstreams.calls import Failure
 from penstock.upstreams.in_memory import Step
-from penstock.upstreams.interface import Failure
 from tests.unit.gateway.conftest import Running, until
 from tests.unit.gateway.listening_kit import (
     UPDATED,

@@ -14,8 +14,8 @@ from penstock.gateway.worker import Worker
 from penstock.http.limits import ClientLimits, ServerLimits
 from penstock.http.server import HttpServer
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Answer, Call, Raw
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, InputRequired, Step
-from penstock.upstreams.interface import Answer, Call, Raw
 from tests.unit.gateway.conftest import Running, gateway_in, request_body, until, weather_server
 from tests.unit.gateway.sse_client import SseClient, sse_client
 

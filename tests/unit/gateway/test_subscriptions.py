@@ -12,8 +12,8 @@ from penstock.gateway.hosting import HostedServer, HostSettings
 from penstock.gateway.listeners import Listener, Listeners
 from penstock.gateway.listing import Listing, fetch_listing
 from penstock.gateway.subscriptions import AGAIN_SECONDS, AT_ONCE, MAX_RESOURCES, Subscriptions
+from penstock.upstreams.calls import Failure
 from penstock.upstreams.in_memory import InMemoryServer, InMemoryUpstream, Step
-from penstock.upstreams.interface import Failure
 from tests.unit.gateway.conftest import until, weather_server
 
 MAP = "weather://map"

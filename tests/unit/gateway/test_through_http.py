@@ -13,7 +13,7 @@ from penstock.gateway.edges.calling import RunningCall
 from penstock.gateway.known_call import KnownCall
 from penstock.http.server import Exchange
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call
+from penstock.upstreams.calls import Call
 from penstock.upstreams.streamable_http_flight import Flight
 from tests.unit.gateway.conftest import MODERN_META, Running, modern_headers, request_body
 from tests.unit.upstreams.scripted_http import Asked, Line, chunk, discovered, http, initialized, rpc, serving

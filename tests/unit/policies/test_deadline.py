@@ -7,7 +7,7 @@ import pytest
 
 from penstock.policies.deadline import Deadline, DeadlineSettings, DeadlineSweep
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Caller, Result
+from penstock.upstreams.calls import Answer, Call, Caller, Result
 
 CALLER = Caller(Era.MODERN, "2026-07-28", None)
 ANSWER = Result(b"{}", Era.MODERN)

@@ -120,7 +120,7 @@ def test_extensions_are_passed_on_as_they_are_but_for_tasks() -> None:
         "odd": {},
     }
     askable = read_askable(msgspec.json.encode(said), LATEST_LEGACY)
-    assert not askable
+    assert not askable.has_any
     told = {"extensions": {"io.modelcontextprotocol/ui": ui}, "experimental": {"x": {"a": [1]}}}
     for revision in (LATEST_LEGACY, LATEST_MODERN):
         assert msgspec.json.decode(declared(askable, revision)) == told
@@ -155,10 +155,10 @@ def test_nothing_is_ever_declared_that_the_client_did_not() -> None:
 
 
 def test_whether_there_is_anything_to_ask() -> None:
-    assert not NOTHING
-    assert not Askable(sampling_tools=True, sampling_context=True), "details of what was not declared"
+    assert not NOTHING.has_any
+    assert not Askable(sampling_tools=True, sampling_context=True).has_any, "details of what was not declared"
     for one in ("forms", "urls", "sampling", "roots"):
-        assert with_flags(**{one: True})
+        assert with_flags(**{one: True}).has_any
 
 
 FORM: dict[str, Any] = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}

@@ -8,7 +8,7 @@ from typing import Any
 from penstock.clock import FakeClock
 from penstock.protocol.subscriptions import LIST_CHANGED
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import PENSTOCK, Caller, Raw
+from penstock.upstreams.calls import PENSTOCK, Caller, Raw
 from penstock.upstreams.questions import Question
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
 from tests.unit.upstreams.scripted_http import (

@@ -3,7 +3,7 @@
 from typing import Any
 
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller
+from penstock.upstreams.calls import Caller
 from tests.unit.upstreams.scripted_http import (
     Asked,
     Line,

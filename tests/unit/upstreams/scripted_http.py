@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Caller, Notify
+from penstock.upstreams.calls import Call, Caller, Notify
 from penstock.upstreams.streamable_http import StreamableHttpSettings, StreamableHttpUpstream
 
 INFO = {"name": "scripted", "version": "1"}

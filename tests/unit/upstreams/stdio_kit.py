@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Result
 from penstock.upstreams.child_guard import ChildGuard
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Result
 from penstock.upstreams.stdio import StdioSettings, StdioUpstream
 
 Raw = msgspec.Raw

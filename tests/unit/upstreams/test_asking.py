@@ -7,7 +7,7 @@ import pytest
 from penstock.errors import ServerBusy, ServerUnavailable
 from penstock.protocol.messages import RpcError
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Caller
+from penstock.upstreams.calls import Call, Caller
 from penstock.upstreams.questions import Question
 from penstock.upstreams.stdio import StdioUpstream
 from tests.unit.upstreams.stdio_kit import Raw, Waiting, ask, shown, stdio_server, text_of, tool_call, until

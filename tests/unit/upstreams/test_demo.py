@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from penstock.clock import FakeClock
+from penstock.upstreams.calls import Call, Raw, Result
 from penstock.upstreams.demo import demo_upstream
 from penstock.upstreams.in_memory import InMemoryUpstream
-from penstock.upstreams.interface import Call, Raw, Result
 from tests.unit.upstreams.stdio_kit import MODERN_CALLER, Notices, tool_call
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller, Result
+from penstock.upstreams.calls import Caller, Result
 from tests.unit.upstreams.scripted_http import (
     SESSIONLESS,
     Asked,

@@ -8,6 +8,7 @@ import pytest
 from penstock.clock import FakeClock
 from penstock.errors import ServerTimedOut, ServerUnavailable
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Raw, Result
 from penstock.upstreams.in_memory import (
     CallContext,
     InMemoryServer,
@@ -18,7 +19,6 @@ from penstock.upstreams.in_memory import (
     ToolFailed,
 )
 from penstock.upstreams.in_memory_server import JsonObject
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Result
 from tests.unit.upstreams.stdio_kit import LEGACY_CALLER, MODERN_CALLER, Notices, failure_of, text_of, tool_call
 
 ANYTHING: JsonObject = {"type": "object"}

@@ -9,7 +9,7 @@ from penstock.clock import FakeClock
 from penstock.errors import NeedsAuthorization, ServerBusy, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.client_capabilities import EVERYTHING, declared
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import PENSTOCK, Answer, Caller, Failure, Result
+from penstock.upstreams.calls import PENSTOCK, Answer, Caller, Failure, Result
 from penstock.upstreams.pool import PoolSettings
 from penstock.upstreams.questions import Question
 from penstock.upstreams.streamable_http import StreamableHttpUpstream

@@ -7,8 +7,8 @@ import pytest
 
 from penstock.protocol.meta import LOG_LEVEL
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import PENSTOCK, Call, Caller
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream
-from penstock.upstreams.interface import PENSTOCK, Call, Caller
 from penstock.upstreams.log_levels import EVERY_LOG, asking_for_logs
 from penstock.upstreams.streamable_http_modern_requests import ModernRequests
 from tests.unit.upstreams.scripted_http import (

@@ -12,7 +12,7 @@ from penstock.clock import FakeClock
 from penstock.errors import ServerError, ServerMisbehaved, ServerTimedOut, ServerUnavailable
 from penstock.protocol.subscriptions import ACKNOWLEDGED, LIST_CHANGED, UPDATED
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Failure, Raw, Result
+from penstock.upstreams.calls import Answer, Call, Failure, Raw, Result
 from penstock.upstreams.modern_feed import HEALTHY_SECONDS, RETRY_SECONDS, UNSUPPORTED_SECONDS, ModernFeed
 from tests.unit.cycles import nothing_left
 from tests.unit.upstreams.stdio_kit import Notices, until

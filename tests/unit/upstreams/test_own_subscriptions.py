@@ -7,7 +7,7 @@ import pytest
 
 from penstock.clock import FakeClock
 from penstock.protocol.subscriptions import LIST_CHANGED, UPDATED
-from penstock.upstreams.interface import Result
+from penstock.upstreams.calls import Result
 from tests.unit.upstreams.feed_kit import OwnStream, Server, heard
 from tests.unit.upstreams.scripted_http import MODERN, SESSIONLESS, Asked, call_of, http, rpc, serving
 from tests.unit.upstreams.sse_kit import SseScript, Stream

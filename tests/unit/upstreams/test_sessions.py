@@ -3,7 +3,8 @@ from typing import Any
 import msgspec
 
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Caller, Description
+from penstock.upstreams.calls import Call, Caller
+from penstock.upstreams.interface import Description
 from penstock.upstreams.sessions import STATELESS, Key, LegacySession, SessionBook
 
 NOTHING: Any = msgspec.Raw(b"{}")

@@ -12,7 +12,7 @@ import pytest
 from penstock.clock import FakeClock
 from penstock.errors import ServerBusy, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Caller, Result
+from penstock.upstreams.calls import Call, Caller, Result
 from penstock.upstreams.stdio import StdioSettings
 from tests.unit.cycles import nothing_left
 from tests.unit.upstreams.stdio_kit import (

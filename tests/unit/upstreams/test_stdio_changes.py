@@ -7,7 +7,7 @@ import pytest
 
 from penstock.protocol.subscriptions import LIST_CHANGED, UPDATED
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Failure, Raw
+from penstock.upstreams.calls import Call, Failure, Raw
 from penstock.upstreams.stdio import StdioUpstream
 from tests.unit.upstreams.stdio_kit import (
     LEGACY_CALLER,

@@ -12,8 +12,8 @@ import pytest
 from penstock.clock import FakeClock
 from penstock.errors import ServerBusy, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Result
 from penstock.upstreams.child_guard import ChildGuard
-from penstock.upstreams.interface import Result
 from penstock.upstreams.stdio import StdioSettings, StdioUpstream
 from tests.unit.upstreams.stdio_kit import (
     Waiting,

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Caller, Raw
+from penstock.upstreams.calls import Call, Caller, Raw
 from penstock.upstreams.questions import Question
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
 from tests.unit.upstreams.scripted_http import (

@@ -11,7 +11,7 @@ from msgspec import Raw
 from penstock.errors import ServerError
 from penstock.protocol.messages import RpcError
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Caller, Result
+from penstock.upstreams.calls import Answer, Call, Caller, Result
 from penstock.upstreams.questions import Question
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
 from tests.unit.upstreams.scripted_http import (

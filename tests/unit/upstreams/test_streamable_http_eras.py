@@ -5,7 +5,7 @@ import pytest
 from penstock.clock import FakeClock
 from penstock.errors import NeedsAuthorization, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Failure, Result
+from penstock.upstreams.calls import Failure, Result
 from tests.unit.upstreams.scripted_http import (
     LEGACY,
     MODERN,

@@ -8,7 +8,7 @@ import pytest
 from penstock.errors import ServerUnavailable
 from penstock.protocol.subscriptions import LIST_CHANGED, UPDATED
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import PENSTOCK, Caller, Failure, Result
+from penstock.upstreams.calls import PENSTOCK, Caller, Failure, Result
 from penstock.upstreams.sessions import MAX_SHARED
 from penstock.upstreams.streamable_http_feed import RETRY_SECONDS, UNSUPPORTED_SECONDS, LegacyFeed
 from tests.unit.upstreams.feed_kit import EVERY_LIST, heard, server_of

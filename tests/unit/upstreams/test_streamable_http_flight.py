@@ -9,7 +9,7 @@ import pytest
 
 from penstock.errors import ServerError, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Failure, Notify, Raw, Result
+from penstock.upstreams.calls import Answer, Call, Failure, Notify, Raw, Result
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
 from penstock.upstreams.streamable_http_flight import Flight
 from tests.unit.upstreams.scripted_http import (

@@ -7,7 +7,7 @@ import pytest
 from penstock.clock import FakeClock
 from penstock.errors import NeedsAuthorization, ServerMisbehaved, ServerUnavailable
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Answer, Call, Caller, Failure, Raw, Result
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Raw, Result
 from tests.unit.upstreams.legacy_kit import caller, echo, legacy
 from tests.unit.upstreams.scripted_http import (
     LEGACY,

@@ -7,7 +7,7 @@ import pytest
 from penstock.protocol.client_capabilities import EVERYTHING, declared
 from penstock.protocol.subscriptions import LIST_CHANGED, UPDATED
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import PENSTOCK, Caller, Result
+from penstock.upstreams.calls import PENSTOCK, Caller, Result
 from tests.unit.upstreams.feed_kit import server_of
 from tests.unit.upstreams.scripted_http import LEGACY, MODERN, call_of, chunk, rpc
 from tests.unit.upstreams.stdio_kit import until

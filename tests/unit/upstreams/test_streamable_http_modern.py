@@ -13,7 +13,7 @@ from penstock.errors import (
     ServerUnavailable,
 )
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Failure, Raw, Result
+from penstock.upstreams.calls import Call, Failure, Raw, Result
 from penstock.upstreams.pool import PoolSettings
 from penstock.upstreams.streamable_http import StreamableHttpSettings, StreamableHttpUpstream
 from tests.unit.upstreams.scripted_http import (

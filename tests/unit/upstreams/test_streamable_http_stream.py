@@ -12,7 +12,8 @@ from penstock.clock import FakeClock
 from penstock.http.client import Response
 from penstock.protocol.messages import Message, Notification, Request
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Description, Raw
+from penstock.upstreams.calls import Raw
+from penstock.upstreams.interface import Description
 from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings

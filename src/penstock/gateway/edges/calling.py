@@ -31,7 +31,7 @@ from penstock.protocol.results import COMPLETE, classify
 from penstock.protocol.tasks import is_unfinished
 from penstock.protocol.versions import Era
 from penstock.telemetry.server_timing import server_timing
-from penstock.upstreams.interface import Answer, Call, Caller, Cancellable, Failure, Result
+from penstock.upstreams.calls import Answer, Call, Caller, Cancellable, Failure, Result
 from penstock.upstreams.log_levels import is_at_least
 from penstock.upstreams.questions import Question
 
@@ -175,7 +175,7 @@ class RunningCall:
         route, exchange = self._route, self._exchange
         assert exchange is not None, "a call is begun for somebody who waits"
         call = self._call = Call(
-            method, params, caller, route.name, meta, self.notify, headers, exchange.received_at, self.ended
+            method, params, caller, route.name, meta, self.notify, headers, exchange.received_at, on_end=self.ended
         )
         call.ask = self.ask  # also for those that cannot be asked: their server gets to know why
         start = route.start

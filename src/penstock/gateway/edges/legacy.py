@@ -40,7 +40,7 @@ from penstock.protocol.messages import Fault, Message, Notification, Reply, Requ
 from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
 from penstock.protocol.methods import MethodRule, lookup
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, answer_to_initialize
-from penstock.upstreams.interface import Caller, Failure
+from penstock.upstreams.calls import Caller, Failure
 
 Begin = Callable[[View, str, bytes, bytes], bytes]
 """Opens a session of that view, revision, capabilities and client info (JSON); returns header lines for the answer."""

@@ -36,7 +36,7 @@ from penstock.protocol.input_required import (
 )
 from penstock.protocol.messages import Fault, RpcError
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Failure, Result
+from penstock.upstreams.calls import Call, Failure, Result
 from penstock.upstreams.questions import Question, Reply
 
 Raw = msgspec.Raw

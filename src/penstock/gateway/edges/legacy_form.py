@@ -21,7 +21,7 @@ from penstock.protocol.errors import translate_error
 from penstock.protocol.messages import Fault
 from penstock.protocol.results import to_legacy
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Failure, Result
+from penstock.upstreams.calls import Failure, Result
 
 
 class LegacyForm:

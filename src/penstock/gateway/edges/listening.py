@@ -31,7 +31,8 @@ from penstock.protocol.messages import Fault, Request
 from penstock.protocol.subscriptions import LIST_CHANGED, Filter, acknowledgement, read_filter
 from penstock.protocol.tasks import declares_tasks
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller, Failure, SubscribesApart
+from penstock.upstreams.calls import Caller, Failure
+from penstock.upstreams.interface import SubscribesApart
 
 SUBSCRIBE_SECONDS: Final = 5.0
 """How long a listener waits for the servers of its resources before it is acknowledged without them."""

@@ -46,7 +46,7 @@ from penstock.protocol.methods import MethodRule
 from penstock.protocol.param_headers import check_param_headers
 from penstock.protocol.results import to_modern
 from penstock.protocol.versions import SUPPORTED_VERSIONS, Era
-from penstock.upstreams.interface import Caller, Failure, Result
+from penstock.upstreams.calls import Caller, Failure, Result
 
 _CALLS: Final = frozenset({"routed", "completion"})
 _KNOWN_CALLERS: Final = 1024

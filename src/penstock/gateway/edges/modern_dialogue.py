@@ -48,7 +48,7 @@ from penstock.protocol.methods import METHODS
 from penstock.protocol.results import classify, with_members
 from penstock.protocol.tasks import declares_tasks, is_task, task_id_of
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Caller, Failure, Result
+from penstock.upstreams.calls import Call, Caller, Failure, Result
 from penstock.upstreams.questions import Question
 
 GATHER_SECONDS: Final = 0.02

@@ -27,7 +27,7 @@ from penstock.protocol.input_required import REQUEST_STATE
 from penstock.protocol.messages import Request
 from penstock.protocol.tasks import LACKS_TASKS, TASK_ID, declares_tasks
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Caller
+from penstock.upstreams.calls import Caller
 
 LACKING: Final = Refusal(
     MISSING_CLIENT_CAPABILITY, "Missing required client capability: io.modelcontextprotocol/tasks", LACKS_TASKS

@@ -15,7 +15,7 @@ from penstock.gateway.route import Route
 from penstock.protocol.errors import INVALID_PARAMS
 from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE, read_responses, read_state
 from penstock.protocol.messages import Fault, Request
-from penstock.upstreams.interface import Caller
+from penstock.upstreams.calls import Caller
 
 _NOT_OURS: Final = Fault(
     INVALID_PARAMS,

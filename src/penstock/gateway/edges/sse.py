@@ -24,7 +24,7 @@ from penstock.protocol.messages import Fault, Message, Request
 from penstock.protocol.methods import lookup
 from penstock.protocol.subscriptions import LIST_CHANGED
 from penstock.protocol.versions import DEFAULT_LEGACY, Era
-from penstock.upstreams.interface import Caller
+from penstock.upstreams.calls import Caller
 
 MAX_IN_FLIGHT: Final = 256
 """Requests of one stream that wait for their answers."""

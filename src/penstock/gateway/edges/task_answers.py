@@ -14,7 +14,7 @@ from penstock.protocol.messages import RpcError
 from penstock.protocol.results import with_members
 from penstock.protocol.tasks import TASK_ID, task_id_of
 from penstock.protocol.versions import Era
-from penstock.upstreams.interface import Call, Result
+from penstock.upstreams.calls import Call, Result
 from penstock.upstreams.questions import Question
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from penstock.errors import ServerError
 from penstock.policies.interface import Handle
-from penstock.upstreams.interface import Answer, Call
+from penstock.upstreams.calls import Answer, Call
 
 
 class Ending(Protocol):
