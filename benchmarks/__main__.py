@@ -26,12 +26,15 @@ class Effort(NamedTuple):
     rounds: int
     seconds: int
     """For each row in each round."""
+    latency_rounds: int
+    """Unless a number of rounds was asked for."""
     latency_seconds: float
 
 
-FULL: Final = Effort(("*",), 5, 3, 5.0)
+FULL: Final = Effort(("*",), 15, 1, 9, 3.0)
+"""Many short rounds: a machine that is slower for some seconds spoils a few of them, and a median has more to choose from."""
 QUICK: Final = Effort(
-    ("floor-modern-1k", "modern-modern-1k", "modern-legacy-1k", "legacy-modern-1k", "legacy-legacy-1k"), 2, 1, 1.5
+    ("floor-modern-1k", "modern-modern-1k", "modern-legacy-1k", "legacy-modern-1k", "legacy-legacy-1k"), 2, 1, 2, 1.5
 )
 
 
@@ -102,11 +105,12 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Report:
     if chosen.peers:
         peer_rows, found.notes = peers.start(stage, ROOT / ".cache" / "peers", note)
     if "start" in chosen.parts:
-        found.times = at_rest.measure_times(stage, rounds=max(rounds, 5), note=note)
+        found.times = at_rest.measure_times(stage, rounds=max(chosen.rounds or 5, 5), note=note)
     if "memory" in chosen.parts:
         found.memory = at_rest.measure_memory(stage, note)
     if "latency" in chosen.parts:
-        found.latency = latency.measure(stage, rounds=rounds, seconds=effort.latency_seconds, note=note)
+        turns = chosen.rounds or effort.latency_rounds
+        found.latency = latency.measure(stage, rounds=turns, seconds=effort.latency_seconds, note=note)
     if "cpu" in chosen.parts:
         patterns = chosen.rows or (*effort.rows, *(row.name for row in peer_rows))
         rows = choose(patterns, peer_rows)

@@ -8,6 +8,7 @@ Source: JSON-RPC 2.0; "Messages" of basic/index of each revision; batches: 2025-
 """
 
 import re
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Final
 
@@ -15,8 +16,8 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from penstock.protocol.errors import INVALID_REQUEST, LIMIT_EXCEEDED, PARSE_ERROR
-from penstock.protocol.messages import Fault, Message, Notification, Reply, Request, ResultMarks, RpcError
-from penstock.protocol.result_marks import read_marks
+from penstock.protocol.messages import Fault, Message, Notification, Reply, Request, RpcError
+from penstock.protocol.result_marks import ResultMarks, count_openings, read_marks
 from penstock.protocol.wire import Asked, Wire
 
 MAX_DEPTH: Final = 64
@@ -43,6 +44,13 @@ _TOO_DEEP: Final = Fault(
 _NOT_JSON: Final = Fault(PARSE_ERROR, "Parse error: the message is not valid JSON in UTF-8")
 
 
+def _openings_slowly(body: bytes) -> int:
+    return 2 * len(body) - len(body.replace(b"{", b"")) - len(body.replace(b"[", b""))  # many times faster than `count`
+
+
+_count_openings: Final[Callable[[bytes], int]] = count_openings or _openings_slowly
+
+
 def decode(body: bytes) -> Message | Fault:
     """What one JSON-RPC message says, or why it is none.
 
@@ -51,10 +59,7 @@ def decode(body: bytes) -> Message | Fault:
     (-32600, with the id where it could be read); nesting beyond `MAX_DEPTH` or an id beyond `MAX_ID_BYTES` (our own code).
     Never raises.
     """
-    openings = (
-        2 * len(body) - len(body.replace(b"{", b"")) - len(body.replace(b"[", b""))
-    )  # many times faster than `count`
-    if openings > MAX_DEPTH and nests_too_deep(body):
+    if _count_openings(body) > MAX_DEPTH and nests_too_deep(body):
         return _TOO_DEEP
     try:
         if not body.isascii():

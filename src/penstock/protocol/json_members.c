@@ -16,7 +16,7 @@
 #include <emmintrin.h>
 #endif
 
-enum { MAX_DEPTH = 128, MAX_MEMBERS = 64 };
+enum { MAX_DEPTH = 128, MAX_MEMBERS = 64, MAX_NAMES = 16 };
 
 typedef const uint8_t *At; /* a place in the text; NULL: it is no JSON, or none that is judged here */
 
@@ -214,19 +214,28 @@ static At skip_value(At at, At end, int depth) {
     }
 }
 
-/* Note a member: its name without quotes, and where its value begins and ends; 1: done, 0: the name was there, -1: an exception is set. */
-static int note(PyObject *members, At name, Py_ssize_t length, Py_ssize_t begin, Py_ssize_t stop) {
-    PyObject *key = PyBytes_FromStringAndSize((const char *)name, length);
-    PyObject *place = key == NULL ? NULL : Py_BuildValue("(nn)", begin, stop);
-    int outcome = place == NULL ? -1 : PyDict_Contains(members, key);
-    outcome = outcome == 0 ? PyDict_SetItem(members, key, place) + 1 : outcome == 1 ? 0 : -1;
-    Py_XDECREF(key);
-    Py_XDECREF(place);
-    return outcome;
+/* Members that are looked for: their names, and where the value of each begins and ends; -1: it is not there. */
+typedef struct {
+    Py_ssize_t count;
+    const char *names[MAX_NAMES];
+    Py_ssize_t sizes[MAX_NAMES];
+    Py_ssize_t places[2 * MAX_NAMES];
+} Wanted;
+
+/* Note a member if it is looked for; 0: it was there already. */
+static int note(Wanted *wanted, At name, Py_ssize_t size, Py_ssize_t begin, Py_ssize_t stop) {
+    for (Py_ssize_t i = 0; i < wanted->count; i++) {
+        if (wanted->sizes[i] != size || memcmp(wanted->names[i], name, (size_t)size) != 0) continue;
+        if (wanted->places[2 * i] >= 0) return 0;
+        wanted->places[2 * i] = begin;
+        wanted->places[2 * i + 1] = stop;
+        return 1;
+    }
+    return 1;
 }
 
-/* Fills `members`; 1: done, 0: no object that is judged here, -1: an exception is set. */
-static int find_members(PyObject *members, At start, At end) {
+/* Fills in the places; 0: no object that is judged here. */
+static int find_members(Wanted *wanted, At start, At end) {
     At at = start;
     if (at >= end || *at != '{') return 0;
     at = skip_space(at + 1, end);
@@ -239,8 +248,7 @@ static int find_members(PyObject *members, At start, At end) {
         const At quote = memchr(name, '"', (size_t)(value - name));
         if (quote == NULL || memchr(name, '\\', (size_t)(quote - name)) != NULL) return 0; /* a name may be written in many ways */
         if ((at = skip_value(value, end, 1)) == NULL) return 0;
-        const int noted = note(members, name, quote - name, value - start, at - start);
-        if (noted != 1) return noted;
+        if (!note(wanted, name, quote - name, value - start, at - start)) return 0;
         at = skip_space(at, end);
         if (at >= end) return 0;
         if (*at == '}') return at + 1 == end;
@@ -250,21 +258,87 @@ static int find_members(PyObject *members, At start, At end) {
     return 0;
 }
 
-static PyObject *members_of(PyObject *Py_UNUSED(module), PyObject *text) {
+/* The names, which are borrowed; 0: an exception is set. */
+static int take_names(Wanted *wanted, PyObject *names) {
+    if (!PyTuple_Check(names) || PyTuple_GET_SIZE(names) > MAX_NAMES) {
+        PyErr_SetString(PyExc_TypeError, "expected a tuple of at most 16 names");
+        return 0;
+    }
+    wanted->count = PyTuple_GET_SIZE(names);
+    for (Py_ssize_t i = 0; i < wanted->count; i++) {
+        PyObject *const name = PyTuple_GET_ITEM(names, i);
+        if (!PyBytes_Check(name)) {
+            PyErr_SetString(PyExc_TypeError, "expected names as bytes");
+            return 0;
+        }
+        wanted->names[i] = PyBytes_AS_STRING(name);
+        wanted->sizes[i] = PyBytes_GET_SIZE(name);
+        wanted->places[2 * i] = wanted->places[2 * i + 1] = -1;
+    }
+    return 1;
+}
+
+static PyObject *places_of(const Wanted *wanted) {
+    PyObject *const places = PyTuple_New(2 * wanted->count);
+    for (Py_ssize_t i = 0; places != NULL && i < 2 * wanted->count; i++) {
+        PyObject *const place = PyLong_FromSsize_t(wanted->places[i]);
+        if (place == NULL) {
+            Py_DECREF(places);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(places, i, place);
+    }
+    return places;
+}
+
+static PyObject *members_of(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    Wanted wanted;
     Py_buffer buffer;
-    if (PyObject_GetBuffer(text, &buffer, PyBUF_SIMPLE) < 0) return NULL;
-    PyObject *members = PyDict_New();
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "expected a text and names");
+        return NULL;
+    }
+    if (!take_names(&wanted, args[1]) || PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) return NULL;
     const At start = buffer.buf;
-    const int outcome = members == NULL ? -1 : find_members(members, start, start + buffer.len);
+    const int is_judged = find_members(&wanted, start, start + buffer.len);
     PyBuffer_Release(&buffer);
-    if (outcome == 1) return members;
-    Py_XDECREF(members);
-    if (outcome < 0) return NULL;
+    if (is_judged) return places_of(&wanted);
     Py_RETURN_NONE;
 }
 
+/* How many brackets open objects and arrays, those in strings included. */
+static Py_ssize_t openings_in(At at, At end) {
+    Py_ssize_t count = 0;
+#if defined(__SSE2__) && defined(__x86_64__)
+    const __m128i brace = _mm_set1_epi8('{'), bracket = _mm_set1_epi8('[');
+    while (end - at >= 16) {
+        __m128i counts = _mm_setzero_si128(); /* one for each place, of at most 255 blocks */
+        for (int blocks = 0; blocks < 255 && end - at >= 16; blocks++, at += 16) {
+            const __m128i bytes = _mm_loadu_si128((const __m128i *)at);
+            const __m128i found = _mm_or_si128(_mm_cmpeq_epi8(bytes, brace), _mm_cmpeq_epi8(bytes, bracket));
+            counts = _mm_sub_epi8(counts, found); /* what is found is -1 */
+        }
+        const __m128i sums = _mm_sad_epu8(counts, _mm_setzero_si128());
+        count += _mm_cvtsi128_si64(sums) + _mm_cvtsi128_si64(_mm_unpackhi_epi64(sums, sums));
+    }
+#endif
+    for (; at < end; at++) count += *at == '{' || *at == '[';
+    return count;
+}
+
+static PyObject *count_openings(PyObject *Py_UNUSED(module), PyObject *text) {
+    if (!PyBytes_Check(text)) {
+        PyErr_SetString(PyExc_TypeError, "expected bytes");
+        return NULL;
+    }
+    const At start = (At)PyBytes_AS_STRING(text);
+    return PyLong_FromSsize_t(openings_in(start, start + PyBytes_GET_SIZE(text)));
+}
+
 static PyMethodDef functions[] = {
-    {"members_of", members_of, METH_O, "Where the values of an object's members are, by name; None: ask msgspec."},
+    {"count_openings", count_openings, METH_O, "How many brackets open objects and arrays, those in strings included."},
+    {"members_of", (PyCFunction)(void (*)(void))members_of, METH_FASTCALL,
+     "Where the values of members of these names begin and end, -1 where there is none; None: ask msgspec."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -62,8 +62,8 @@ class Fault(msgspec.Struct, frozen=True):
 Message = Request | Notification | Reply
 
 
-class ResultMarks(msgspec.Struct, rename="camel", gc=False):
-    """The members of a result that the gateway looks at; what is not there is UNSET. Raw slices of the result's own bytes."""
+class FoundMarks(msgspec.Struct, rename="camel", gc=False):
+    """What `result_marks` looks at in a result, as msgspec finds it; what is not there is UNSET."""
 
     is_error: bool = False
     result_type: Raw | UnsetType = UNSET

@@ -2,8 +2,8 @@
 
 Knows: the members the gateway looks at. Does not know: what they mean to an era; that is `results`.
 
-A large result is one pass over memory for `json_members`, which is there where modules are compiled; msgspec takes three times
-as long. Whatever that does not judge, and everything else, is msgspec's.
+It is one pass over memory for `json_members`, which is there where modules are compiled; msgspec takes three times as long.
+Whatever that does not judge is msgspec's.
 """
 
 from collections.abc import Callable
@@ -12,58 +12,121 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from penstock.protocol.messages import ResultMarks
+from penstock.protocol.messages import FoundMarks
 
-Places = dict[bytes, tuple[int, int]]
-"""Where the values of members begin and end."""
-
-FindMembers = Callable[[bytes | memoryview], Places | None]
+Places = tuple[int, ...]
+"""Where the values of members begin and end, two numbers for each; -1: it is not there."""
+FindMembers = Callable[[bytes | memoryview, tuple[bytes, ...]], Places | None]
 members_of: FindMembers | None
+count_openings: Callable[[bytes], int] | None
+"""How many brackets open objects and arrays, those in strings included."""
 try:
-    from penstock.protocol.json_members import members_of
+    from penstock.protocol.json_members import count_openings, members_of
 except ImportError:
-    members_of = None
+    members_of = count_openings = None
 
-LONG_BYTES: Final = 4096
-"""From here on looking for the members oneself is worth the objects it takes."""
-_BOOLEANS: Final = {b"true": True, b"false": False}
-_decode_marks: Final = msgspec.json.Decoder(ResultMarks).decode
+_NAMES: Final = (b"isError", b"resultType", b"content", b"structuredContent", b"ttlMs", b"cacheScope", b"_meta")
+_ERROR: Final = 0
+"""Places of each; numbers of their own, as compiled they are not looked up."""
+_TYPE: Final = 2
+_CONTENT: Final = 4
+_STRUCTURED: Final = 6
+_TTL: Final = 8
+_SCOPE: Final = 10
+_META: Final = 12
+_COMPLETE: Final = b'"complete"'
+_decode_marks: Final = msgspec.json.Decoder(FoundMarks).decode
+
+
+class ResultMarks:
+    """The members of a result that the gateway looks at; what is not there is UNSET. Raw slices of the result's own bytes."""
+
+    __slots__ = ("_found", "_places", "_text", "is_complete", "is_error")
+
+    def __init__(
+        self,
+        is_error: bool,
+        is_complete: bool,
+        text: bytes | memoryview,
+        places: Places,
+        found: FoundMarks | None,
+    ) -> None:
+        self.is_error: Final = is_error
+        self.is_complete: Final = is_complete
+        """It says that it is no less than a result, or does not say (as in a legacy server's)."""
+        self._text: Final = text
+        self._places: Final = places
+        self._found: Final = found
+        """From msgspec, which does not say where they stand."""
+
+    def __repr__(self) -> str:
+        kind = "" if self.is_complete else " incomplete"
+        return f"<ResultMarks{' error' if self.is_error else kind} of {len(self._text)} bytes>"
+
+    @property
+    def result_type(self) -> Raw | UnsetType:
+        """A JSON value, as are all others."""
+        return self._at(_TYPE) if self._found is None else self._found.result_type
+
+    @property
+    def content(self) -> Raw | UnsetType:
+        """Of a tool's result."""
+        return self._at(_CONTENT) if self._found is None else self._found.content
+
+    @property
+    def structured_content(self) -> Raw | UnsetType:
+        """Of a tool's result."""
+        return self._at(_STRUCTURED) if self._found is None else self._found.structured_content
+
+    @property
+    def ttl_ms(self) -> Raw | UnsetType:
+        """How long the result holds."""
+        return self._at(_TTL) if self._found is None else self._found.ttl_ms
+
+    @property
+    def cache_scope(self) -> Raw | UnsetType:
+        """For whom it holds."""
+        return self._at(_SCOPE) if self._found is None else self._found.cache_scope
+
+    @property
+    def meta(self) -> Raw | UnsetType:
+        """`_meta`."""
+        return self._at(_META) if self._found is None else self._found.meta
+
+    def _at(self, place: int) -> Raw | UnsetType:
+        begin = self._places[place]
+        return UNSET if begin < 0 else Raw(memoryview(self._text)[begin : self._places[place + 1]])
 
 
 def read_marks(result: bytes | memoryview, find: FindMembers | None = members_of) -> ResultMarks | None:
     """What stands in a result; None when it is no JSON object in UTF-8, or its `isError` no boolean.
 
-    Slices of the result stand in the marks. `find` judges long results, or leaves them open; none: they are msgspec's, too.
+    `find` judges the result, or leaves it open; none: it is msgspec's.
     """
-    if find is not None and len(result) >= LONG_BYTES:
-        places = find(result)
-        marks = None if places is None else _marks_at(memoryview(result), places)
-        if marks is not None:
-            return marks
+    places = None if find is None else find(result, _NAMES)
+    if places is not None:
+        return _marks_at(result, places)
     try:
         whole = result.obj if isinstance(result, memoryview) else result
         if not isinstance(whole, bytes) or not whole.isascii():
             str(result, "utf-8")
-        return _decode_marks(result)
+        found = _decode_marks(result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    kind = found.result_type
+    return ResultMarks(found.is_error, kind is UNSET or bytes(kind) == _COMPLETE, result, (), found)
 
 
-def _marks_at(result: memoryview, places: Places) -> ResultMarks | None:
-    is_error = places.get(b"isError")
-    failed = False if is_error is None else _BOOLEANS.get(bytes(result[is_error[0] : is_error[1]]))
-    if failed is None:
+def _marks_at(result: bytes | memoryview, places: Places) -> ResultMarks | None:
+    at = places[_ERROR]
+    said = b"false" if at < 0 else _part(result, at, places[_ERROR + 1])
+    is_error = said == b"true"
+    if not is_error and said != b"false":
         return None
-    return ResultMarks(
-        failed,
-        _slice(result, places.get(b"resultType")),
-        _slice(result, places.get(b"content")),
-        _slice(result, places.get(b"structuredContent")),
-        _slice(result, places.get(b"ttlMs")),
-        _slice(result, places.get(b"cacheScope")),
-        _slice(result, places.get(b"_meta")),
-    )
+    at = places[_TYPE]
+    is_complete = at < 0 or _part(result, at, places[_TYPE + 1]) == _COMPLETE
+    return ResultMarks(is_error, is_complete, result, places, None)
 
 
-def _slice(result: memoryview, place: tuple[int, int] | None) -> Raw | UnsetType:
-    return UNSET if place is None else Raw(result[place[0] : place[1]])
+def _part(text: bytes | memoryview, begin: int, end: int) -> bytes:
+    return text[begin:end] if isinstance(text, bytes) else bytes(text[begin:end])

@@ -14,9 +14,10 @@ from msgspec import UNSET, Raw, UnsetType
 
 from penstock.protocol.content import down_level_blocks, down_level_messages, down_level_tools, text_block
 from penstock.protocol.errors import INTERNAL_ERROR
-from penstock.protocol.messages import Fault, ResultMarks
+from penstock.protocol.messages import Fault
 from penstock.protocol.meta import SERVER_INFO
 from penstock.protocol.methods import METHODS
+from penstock.protocol.result_marks import ResultMarks
 from penstock.protocol.versions import Era
 
 FIRST_STRUCTURED: Final = "2025-06-18"

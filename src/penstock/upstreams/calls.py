@@ -14,7 +14,7 @@ import msgspec
 from penstock import __version__
 from penstock.errors import ServerError
 from penstock.protocol.client_capabilities import EVERYTHING, declared, read_askable
-from penstock.protocol.messages import ResultMarks
+from penstock.protocol.result_marks import ResultMarks
 from penstock.protocol.versions import LATEST_MODERN, Era
 from penstock.upstreams.questions import Ask, Question
 

@@ -19,9 +19,9 @@ from penstock.protocol.messages import (
     Notification,
     Reply,
     Request,
-    ResultMarks,
 )
 from penstock.protocol.meta import PROGRESS_TOKEN
+from penstock.protocol.result_marks import ResultMarks
 from penstock.protocol.subscriptions import CAPABILITY_OF, UPDATED
 from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Answer, Call, Failure, Heard, Result

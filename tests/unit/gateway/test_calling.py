@@ -11,7 +11,7 @@ import pytest
 from penstock.errors import ServerError, ServerUnavailable
 from penstock.gateway.pipeline import fold, fold_start
 from penstock.policies.deadline import DeadlineSettings
-from penstock.protocol.messages import ResultMarks
+from penstock.protocol.result_marks import read_marks
 from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Answer, Call, Caller, Failure, Result
 from penstock.upstreams.in_memory import InMemoryUpstream
@@ -117,7 +117,7 @@ async def test_what_the_upstream_knows_of_the_result_is_not_looked_for_again(
     empty: Running, quick: Quick, said: bool, kind: str
 ) -> None:
     asking, started = await begun(empty, quick, lambda: empty.modern("tools/call", NOW))
-    started.settle(Result(RAIN.raw, Era.MODERN, ResultMarks(is_error=said)))
+    started.settle(Result(RAIN.raw, Era.MODERN, read_marks(b'{"isError":%b}' % (b"true" if said else b"false"))))
     await asking
     assert outcomes(empty) == {kind: 1}
 

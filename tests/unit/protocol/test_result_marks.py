@@ -1,7 +1,6 @@
 """What stands in a result: the same whether `json_members` looks or msgspec, for what is JSON and for what is not.
 
-The results here are long enough for `json_members`, which is there when the modules are compiled. Where they are not, a slow one
-written here stands in for it.
+`json_members` is there when the modules are compiled. Where they are not, a slow one written here stands in for it.
 """
 
 import json
@@ -13,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from penstock.protocol.messages import ResultMarks
-from penstock.protocol.result_marks import LONG_BYTES, Places, members_of, read_marks
+from penstock.protocol.messages import FoundMarks
+from penstock.protocol.result_marks import Places, ResultMarks, count_openings, members_of, read_marks
 
 NAMES = ("resultType", "content", "structuredContent", "ttlMs", "cacheScope", "_meta")
-FILLER = "x" * LONG_BYTES
+FILLER = "x" * 4096
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
@@ -79,25 +78,27 @@ def reference(result: bytes) -> dict[str, Any] | None:
     """What msgspec and Python's own UTF-8 decoder say."""
     try:
         result.decode()
-        return values(msgspec.json.decode(result, type=ResultMarks))
+        return values(msgspec.json.decode(result, type=FoundMarks))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def values(marks: ResultMarks | None) -> dict[str, Any] | None:
-    return (
-        None
-        if marks is None
-        else {
-            name: bytes(value) if isinstance(value := getattr(marks, name), msgspec.Raw) else value
-            for name in marks.__struct_fields__
-        }
-    )
+def values(marks: ResultMarks | FoundMarks | None) -> dict[str, Any] | None:
+    if marks is None:
+        return None
+    found = {
+        name: bytes(value) if isinstance(value := getattr(marks, name), msgspec.Raw) else value
+        for name in FoundMarks.__struct_fields__
+    }
+    if isinstance(marks, ResultMarks):
+        assert marks.is_complete is (found["result_type"] in {UNSET, b'"complete"'})
+    return found
 
 
-def slow_members_of(text: bytes | memoryview) -> Places | None:
+def slow_members_of(text: bytes | memoryview, names: tuple[bytes, ...]) -> Places | None:
     """What `json_members` says, in a few lines: it keeps the same promise."""
-    result, places, at = bytes(text), Places(), 0
+    result, at = bytes(text), 0
+    places: dict[bytes, tuple[int, int]] = {}
     try:
         result.decode()
         members = msgspec.json.decode(result, type=dict[str, msgspec.Raw])
@@ -110,7 +111,7 @@ def slow_members_of(text: bytes | memoryview) -> Places | None:
         at = result.find(bytes(value), at)
         places[name.encode()] = (at, at + len(value))
         at += len(value)
-    return places
+    return tuple(place for name in names for place in places.get(name, (-1, -1)))
 
 
 FIND = members_of or slow_members_of
@@ -147,7 +148,7 @@ def test_marks_are_the_same_as_msgspec_finds(members: dict[str, Any], ascii_only
 @given(st.dictionaries(st.sampled_from(NAMES), JSON), st.data())
 def test_one_changed_byte_is_judged_as_msgspec_judges_it(members: dict[str, Any], data: st.DataObject) -> None:
     result = bytearray(json.dumps(members | {"a": FILLER}, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    place = data.draw(st.integers(0, min(len(result) - LONG_BYTES, 400)))
+    place = data.draw(st.integers(0, min(len(result) - len(FILLER), 400)))
     result[place] = data.draw(st.sampled_from(b'"\\{}[],: \n\x00\x1f\x7f\x80\xc3\xff0-.eEu/') | st.integers(0, 255))
     assert both(bytes(result)) == reference(bytes(result))
 
@@ -207,3 +208,29 @@ def test_many_members_and_deep_nesting_are_left_to_msgspec() -> None:
     assert found["content"] == b"[" * 200 + b"]" * 200
     assert found["result_type"] is UNSET
     assert both(long(b"[" * 100_000 + b"]" * 100_000)) is None
+
+
+def test_an_incomplete_result_is_known_for_one() -> None:
+    for result, is_complete in ((b"{}", True), (b'{"resultType":"complete"}', True), (b'{"resultType":"task"}', False)):
+        for find in (FIND, None):
+            marks = read_marks(result, find)
+            assert marks is not None
+            assert marks.is_complete is is_complete
+    marks = read_marks(b'{"resultType":"task"}')
+    assert repr(marks) == "<ResultMarks incomplete of 21 bytes>"
+
+
+@given(st.binary() | st.text(alphabet='[{]}"\\a').map(str.encode), st.integers(0, 40))
+def test_openings_are_counted_wherever_blocks_end(text: bytes, offset: int) -> None:
+    if count_openings is not None:
+        for body in (b"x" * offset + text, b"[" * (16 * 256 + offset) + text):
+            assert count_openings(body) == body.count(b"[") + body.count(b"{")
+
+
+@pytest.mark.parametrize(
+    "arguments", [(b"{}",), (b"{}", [b"a"]), (b"{}", ("a",)), (b"{}", (b"a",) * 17), ("{}", ()), (1, ())], ids=repr
+)
+def test_what_is_no_text_and_no_names_is_refused(arguments: tuple[Any, ...]) -> None:
+    if members_of is not None:
+        with pytest.raises(TypeError):
+            members_of(*arguments)

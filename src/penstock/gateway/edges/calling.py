@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Final, Protocol
 
 import msgspec
-from msgspec import UNSET
 
 from penstock.errors import ServerError, forget_frames
 from penstock.gateway.edges.head import HeadFacts
@@ -27,7 +26,7 @@ from penstock.protocol.errors import URL_ELICITATION_REQUIRED
 from penstock.protocol.event_stream import encode_event
 from penstock.protocol.messages import Fault
 from penstock.protocol.meta import LOG_LEVEL, PROGRESS_TOKEN
-from penstock.protocol.results import COMPLETE, classify
+from penstock.protocol.results import classify
 from penstock.protocol.tasks import is_unfinished
 from penstock.protocol.versions import Era
 from penstock.telemetry.server_timing import server_timing
@@ -39,8 +38,7 @@ _log = logging.getLogger(__name__)
 _PROGRESS: Final = "notifications/progress"
 _MESSAGE: Final = "notifications/message"
 _MODERN: Final = Era.MODERN
-"""Names of our own for what every call needs: compiled, they are not looked up."""
-_COMPLETE: Final = msgspec.Raw(COMPLETE)
+"""A name of our own for what every call needs: compiled, it is not looked up."""
 _OF_NOTIFICATIONS: Final = frozenset({PROGRESS_TOKEN, LOG_LEVEL})
 Outcome = Answer | ServerError | None
 """None: cancelled."""
@@ -447,8 +445,7 @@ def _needs_client(outcome: Outcome) -> bool:
         marks = outcome.marks
         if marks is None:
             return is_unfinished(outcome.raw)
-        kind = marks.result_type
-        return kind != _COMPLETE and kind is not UNSET
+        return not marks.is_complete
     return isinstance(outcome, Failure) and outcome.code == URL_ELICITATION_REQUIRED
 
 
