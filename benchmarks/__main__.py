@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks import at_rest, cpu, latency, machine, nginx, peers, profiling, report, wrk
+from benchmarks import at_rest, cpu, instructions, latency, machine, nginx, peers, profiling, report, wrk
 from benchmarks.processes import Failed
 from benchmarks.report import Report
 from benchmarks.rows import GATEWAY, YARDSTICKS, Row, choose
@@ -53,6 +53,11 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         "--profile", metavar="ROW", help="sample the gateway during that row instead, and print what takes time"
     )
     parser.add_argument(
+        "--instructions",
+        metavar="ROW",
+        help="count the gateway's instructions during that row instead (needs valgrind)",
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="where the JSON goes; default results/bench-TIME.json"
     )
     chosen = parser.parse_args(words)
@@ -77,6 +82,11 @@ def main(words: Sequence[str]) -> int:
             if chosen.profile:
                 row = next(row for row in choose([chosen.profile]) if row.name == chosen.profile)
                 print(profiling.profile(stage, row, seconds=chosen.seconds or profiling.SECONDS, note=note))
+                return 0
+            if chosen.instructions:
+                row = next(row for row in choose([chosen.instructions]) if row.name == chosen.instructions)
+                seconds = chosen.seconds or instructions.SECONDS
+                print(instructions.count(stage, row, seconds=seconds, note=note))
                 return 0
             found = measure(stage, chosen)
     except (Failed, OSError) as error:

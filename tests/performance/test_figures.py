@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import instructions
 from benchmarks.budgets import Budget, Verdict
 from benchmarks.figures import Figure, quantile, ratios, rotated, rounded
 from benchmarks.processes import Failed
@@ -66,3 +67,23 @@ def test_a_profile_shows_shares_of_what_a_call_takes() -> None:
     ]
     with pytest.raises(Failed, match="saw nothing"):
         render(row, {}, {}, 60.0)
+
+
+LISTING = """
+30,000 (100.0%)  PROGRAM TOTALS
+20,000 (66.67%)  ???:_PyEval_EvalFrameDefault [/usr/bin/python3.11]
+ 4,000 (13.33%)  /a/b.c:inner [/lib/c.so]
+ 2,000 ( 6.67%)  /a/c.h:inner [/lib/c.so]
+"""
+
+
+def test_instructions_are_those_of_one_call() -> None:
+    row = choose(["modern-modern-1k"])[-1]
+    text = instructions.render(row, "events: Ir\nsummary: 0\ntotals: 30000\n", LISTING, 10)
+    assert "3,000 instructions for each call" in text
+    assert [line.split() for line in text.splitlines()[2:]] == [
+        ["_PyEval_EvalFrameDefault", "2,000", "66.7%", "python3.11"],
+        ["inner", "600", "20.0%", "c.so"],
+    ]
+    with pytest.raises(Failed, match="counted nothing"):
+        instructions.render(row, "summary: 0\ntotals: 0\n", "", 10)
