@@ -3,6 +3,7 @@
 Knows: sockets, heads, bodies, event streams. Does not know: MCP beyond a message's method; checks.
 It stands between a client and the gateway (and changes what is answered), or between the gateway and a server (and changes
 what is asked). Each request has a connection of its own to the other side; whoever goes away is told to the other one.
+A request whose id was changed is answered under its own: else its answer would be none, and nothing would come of it.
 Invariant: without a mutation everything arrives as it was sent, framing aside. Notes are those of what was passed on.
 """
 
@@ -41,6 +42,11 @@ class Note:
     def session(self) -> str | None:
         """The session that the answer opened."""
         return self.answer_headers.get("mcp-session-id")
+
+    @property
+    def is_request(self) -> bool:
+        """Whether an answer under its id is to come."""
+        return isinstance(self.message, dict) and {"id", "method"} <= self.message.keys()
 
     @property
     def method(self) -> str:
@@ -182,6 +188,8 @@ class _Exchange:
         self._asking: Mutation | None = None
         self._answering: Mutation | None = None
         self._method = ""
+        self._id: Any = None
+        """What the answer's id is changed back to; None where it was not changed."""
 
     async def pass_on(self) -> bool:
         """Whether the connection goes on afterwards."""
@@ -195,8 +203,12 @@ class _Exchange:
         body = await _read_body(self._near.reader, headers, until_end=False)
         self._method = Note(verb, {}, body).method
         if self._asking is not None and self._asking.concerns(self._method):
-            _, headers = self._asking.head(0, headers)
+            asked = Note(verb, {}, body)
+            if self._asking.is_meant(asked.message):
+                _, headers = self._asking.head(0, headers)
             body = b"".join(_encoded(message) for message in _mutated(self._asking, body))
+            if self._asking.table.get("set") == "id" and asked.is_request:
+                self._id = asked.message["id"]
         note = Note(verb, {name.lower(): value for name, value in headers}, body)
         self._port.note(note)
         far_reader, far_writer = await asyncio.open_connection(self._port.host, self._port.target_port)
@@ -246,11 +258,16 @@ class _Exchange:
             body = b"".join(event.encoded() for event in mutation.events(Event([("data", body.decode())])))
         elif mutation is not None:
             body = b"".join(_encoded(message) for message in _mutated(mutation, body))
+        elif self._id is not None and body:
+            body = _encoded(self._with_own_id(json.loads(body)))
         with contextlib.suppress(ValueError):
             note.answers.append(json.loads(body))
         lines = [*_without_framing(headers), ("content-length", str(len(body)))]
         self._near.writer.write(_head(start, lines) + body)
         await self._near.writer.drain()
+
+    def _with_own_id(self, message: Any) -> Any:
+        return message if "method" in message else {**message, "id": self._id}
 
     async def _pass_stream(
         self, note: Note, far: asyncio.StreamReader, start: str, headers: Headers, mutation: Mutation | None
@@ -269,6 +286,8 @@ class _Exchange:
                     fields.append((name, value.removeprefix(" ")))
                 elif fields:
                     event, fields = Event(fields), []
+                    if self._id is not None and event.message() is not None:
+                        event = event.with_message(self._with_own_id(event.message()))
                     for passed in [event] if mutation is None else mutation.events(event):
                         note.answers.append(passed.message())
                         writer.write(_chunk(passed.encoded()))

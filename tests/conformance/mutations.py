@@ -14,6 +14,7 @@ A mutation is a table of these keys:
     header   a header, with `value` or dropped; `field` does the same to a field of each event (id, retry)
     omit     the message does not arrive; `twice`: it arrives twice; `swap`: the first two of a stream change places;
              `late`: the first one comes when all the others have come
+    behind   a message that nobody sent, behind each of these messages on a stream
     extra    a message that nobody sent, before the first one (an answer that was no stream becomes one)
     hang_up  false: that the receiver's peer went away is not passed on
 """
@@ -26,7 +27,7 @@ from typing import Any, Final
 PREFIX: Final = "io.modelcontextprotocol/"
 KEYS: Final = frozenset({
     "to", "of", "message", "drop", "set", "value", "append", "status", "header", "field",
-    "omit", "twice", "swap", "late", "extra", "hang_up",
+    "omit", "twice", "swap", "late", "behind", "extra", "hang_up",
 })  # fmt: skip
 
 Json = dict[str, Any]
@@ -99,7 +100,7 @@ class Mutation:
 
     def body(self, message: Any) -> list[Any]:
         """What a body that is one message becomes: it, another one, or none."""
-        if {"extra", "field", "swap", "late"} & self.table.keys() or not self._is_meant(message):
+        if {"extra", "behind", "field", "swap", "late"} & self.table.keys() or not self.is_meant(message):
             return [message]
         if self.table.get("omit"):
             self.applied += 1
@@ -118,7 +119,7 @@ class Mutation:
             yield Event([]).with_message(self.table["extra"])
         if "field" in self.table:
             event = self._with_field(event)
-        if message is None or not self._is_meant(message):
+        if message is None or not self.is_meant(message):
             yield event
         elif self.table.get("swap"):
             yield from self._swapped(event)
@@ -133,6 +134,9 @@ class Mutation:
             if self.table.get("twice"):
                 self.applied += 1
                 yield event
+            if "behind" in self.table:
+                self.applied += 1
+                yield Event([]).with_message(self.table["behind"])
 
     def last_events(self) -> Iterator[Event]:
         """What was held back when the stream ended."""
@@ -158,7 +162,8 @@ class Mutation:
             yield event
             yield held
 
-    def _is_meant(self, message: Any) -> bool:
+    def is_meant(self, message: Any) -> bool:
+        """Whether it is about that message."""
         wanted = self.table.get("message")
         if wanted is None or not isinstance(message, dict):
             return wanted is None

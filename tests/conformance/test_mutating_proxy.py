@@ -109,6 +109,7 @@ def test_members_are_set_and_dropped(
         ({"swap": True}, [MORE, PROGRESS, ANSWER]),
         ({"message": "notifications/progress", "late": True}, [MORE, ANSWER, PROGRESS]),
         ({"extra": {"id": 5}}, [{"id": 5}, PROGRESS, MORE, ANSWER]),
+        ({"message": "response", "behind": {"id": 5}}, [PROGRESS, MORE, ANSWER, {"id": 5}]),
     ],
 )
 def test_events_change_places(mutation: dict[str, Any], expected: Any, proxy: MutatingProxy, target: str) -> None:
@@ -131,6 +132,13 @@ def test_what_is_asked_changes_too_and_is_noted_so(proxy: MutatingProxy, target:
     assert Server.asked[1]["params"] == {"cursor": "c"}
     ask(proxy, f"{target}/json", to="server", header="x-one")
     assert "x-one" not in Server.asked[0]
+
+
+@pytest.mark.parametrize("path", ["json", "stream"])
+def test_who_asked_under_another_id_gets_its_answer(path: str, proxy: MutatingProxy, target: str) -> None:
+    reply, _ = ask(proxy, f"{target}/{path}", to="server", set="id", value=900)
+    assert Server.asked[1]["id"] == 900
+    assert reply.seen[-1] == ANSWER
 
 
 def test_a_mutation_of_something_else_changes_nothing(proxy: MutatingProxy, target: str) -> None:

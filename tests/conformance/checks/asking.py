@@ -1,5 +1,7 @@
 """Checks of asking.toml: what servers ask of clients."""
 
+import contextlib
+
 from tests.conformance.checking import check
 from tests.conformance.checks.messages import plain_requests
 from tests.conformance.dialogue import Dialogue
@@ -141,9 +143,11 @@ def a_servers_state_goes_back_as_it_came(scene: Scene) -> None:
 
 @check("no-state-no-state", back=True)
 def a_server_that_gave_no_state_is_sent_none(scene: Scene) -> None:
-    Dialogue(scene, FORM).carry_on().reply.read()
-    first, second = (note.message["params"] for note in scene.sent if note.method == "tools/call")
-    assert "requestState" not in first, second
+    dialogue = Dialogue(scene, FORM)
+    first = scene.sent_call().message["params"]
+    assert "requestState" not in first, first
+    dialogue.carry_on().reply.read()
+    _, second = (note.message["params"] for note in scene.sent if note.method == "tools/call")
     assert "requestState" not in second, second
 
 
@@ -236,7 +240,9 @@ def what_is_asked_is_what_was_declared(scene: Scene) -> None:
 
 @check("answers-to-servers-are-posts-of-their-own", back=True)
 def an_answer_is_a_post_with_the_servers_id(scene: Scene) -> None:
-    dialogue = Dialogue(scene, FORM).carry_on()
+    dialogue = Dialogue(scene, FORM)
+    with contextlib.suppress(AssertionError):  # what the server makes of it is looked at last
+        dialogue.carry_on()
     call = scene.sent_call()
     said = scene.sent_when(lambda note: isinstance(note.message, dict) and "result" in note.message)
     assert said is not None

@@ -103,13 +103,16 @@ def a_request_is_modern_when_its_body_says_so(scene: Scene) -> None:
 @check("initialize-comes-first", back=True)
 def initialize_opens_each_session(scene: Scene) -> None:
     scene.call("test_simple_text").read()
+    for note in scene.history:
+        if note.method == "initialize":
+            said = note.message["params"]
+            assert {"protocolVersion", "capabilities", "clientInfo"} <= said.keys(), said
     session = scene.sent_call().headers["mcp-session-id"]
     in_session = [note for note in scene.history if note.headers.get("mcp-session-id") == session]
     assert in_session[0].method == "notifications/initialized", [note.method for note in in_session]
     opened = _opening(scene, session)
     assert "mcp-session-id" not in opened.headers, opened.headers
     assert "mcp-protocol-version" not in opened.headers, opened.headers
-    assert {"protocolVersion", "capabilities", "clientInfo"} <= opened.message["params"].keys(), opened.message
 
 
 def _opening(scene: Scene, session: str) -> Note:
