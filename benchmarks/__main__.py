@@ -96,6 +96,9 @@ def main(words: Sequence[str]) -> int:
     report.write(found, file)
     print(found.as_text())
     print(f"\nJSON: {file}")
+    if chosen.check and not found.verdicts():
+        print("bench: --check: there is no budget for what was measured", file=sys.stderr)
+        return 2
     return 1 if chosen.check and not all(one.is_kept for one in found.verdicts()) else 0
 
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -42,6 +42,7 @@ def run_workers(settings: Settings, reload: Callable[[], Settings], options: Run
         return msgspec.structs.replace(read, listen=listen)
 
     def work(place: WorkerPlace) -> int:
+        _log_as(place.index)
         for sock in (*kept_data, *kept_admin):
             sock.close()
         mine = msgspec.structs.replace(options, place=place)
@@ -87,6 +88,18 @@ def _newest(settings: Settings, reload: Callable[[], Settings], place: WorkerPla
     except PenstockError as error:
         _log.error("configuration not taken up, worker %d has that of the start: %s", place.index, error.message)
         return settings
+
+
+def _log_as(worker: int) -> None:
+    """From now on every log line of this process says which worker it is of."""
+    make = logging.getLogRecordFactory()
+
+    def made(*args: Any, **more: Any) -> logging.LogRecord:
+        record = make(*args, **more)
+        record.worker = worker
+        return record
+
+    logging.setLogRecordFactory(made)
 
 
 class _Failures:

@@ -14,7 +14,7 @@ A header that cannot be compared because `_meta` does not name a version is left
 Where the specification leaves the order open this is what its conformance scenarios expect.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from penstock.protocol.errors import (
     HEADER_MISMATCH,
@@ -28,6 +28,9 @@ from penstock.protocol.messages import Fault, Request
 from penstock.protocol.meta import RequestMeta, decode_meta, said_version
 from penstock.protocol.methods import MethodRule, lookup
 from penstock.protocol.versions import FIRST_MODERN, MODERN_VERSIONS, SUPPORTED_VERSIONS, Era
+
+_MAX_SHOWN: Final = 100
+"""Characters of a version that is refused."""
 
 
 class Admitted(NamedTuple):
@@ -71,6 +74,10 @@ def admit(
     rule = lookup(Era.MODERN, request.method)
     if headers is not None:
         version = said_version(raw_meta) if isinstance(meta, Fault) else meta.version
+        unknown = _unknown_version(headers, version)
+        if unknown is not None:  # before what else that version may need: a client that speaks it cannot know ours
+            data = unsupported_version_data(unknown, supported)
+            return Refusal(UNSUPPORTED_VERSION, "Unsupported protocol version", data)
         mismatch = check_request_headers(headers, request, rule, version)
         if mismatch is not None:
             return Refusal(HEADER_MISMATCH, mismatch.message)
@@ -85,3 +92,10 @@ def admit(
     if name is None and rule.name_field is not None:
         return Refusal(INVALID_PARAMS, f"Invalid params: 'params.{rule.name_field}' must be a string")
     return Admitted(rule, meta, name)
+
+
+def _unknown_version(headers: dict[bytes, bytes], in_body: str | None) -> str | None:
+    """The version that the request's header names, if we do not speak it and the body says no other."""
+    said = headers.get(b"mcp-protocol-version", b"")[:_MAX_SHOWN].decode("latin-1")
+    is_known = said < FIRST_MODERN or said in MODERN_VERSIONS
+    return None if is_known or in_body not in {None, said} else said

@@ -82,6 +82,13 @@ def test_an_unknown_version_on_which_header_and_body_agree_is_unsupported_with_b
     }
 
 
+@pytest.mark.parametrize("meta", [None, {}, without(CLIENT_CAPABILITIES) | {PROTOCOL_VERSION: "2031-01-01"}])
+def test_a_version_we_do_not_know_is_said_to_be_unsupported_whatever_else_is_missing(meta: Any) -> None:
+    found = refusal({b"mcp-protocol-version": b"2031-01-01"}, request("tools/list", meta))
+    assert (found.code, http_status(Era.MODERN, found.code)) == (-32022, 400)
+    assert json.loads(found.data or b"")["requested"] == "2031-01-01"
+
+
 def test_an_unknown_version_in_one_place_only_is_a_mismatch() -> None:
     assert refusal(headers(), request(meta=META | {PROTOCOL_VERSION: "v999.0.0"}, name="t")).code == -32020
 
