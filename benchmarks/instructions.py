@@ -52,17 +52,12 @@ def count(stage: Stage, row: Row, *, seconds: float, note: Note) -> str:
     stage.add("gateway", row.server, Place(process, port, stage.place(row).path))
     prepared = cpu.prepare(stage, row)
     cpu.measure(prepared, _WARM_SECONDS, [])
-    _switch(process.pid, "on")
+    _run("callgrind_control", "-i", "on", str(process.pid))
     sample = cpu.measure(prepared, seconds, [])
-    _switch(process.pid, "off")
+    _run("callgrind_control", "-i", "off", str(process.pid))
     process.stop()
     note(f"{sample.calls} calls under callgrind")
-    listing = subprocess.run(
-        ["callgrind_annotate", "--inclusive=no", "--auto=no", "--threshold=99", str(file)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    listing = _run("callgrind_annotate", "--inclusive=no", "--auto=no", "--threshold=99", str(file))
     return render(row, file.read_text("utf-8", "replace"), listing, sample.calls)
 
 
@@ -83,5 +78,8 @@ def render(row: Row, written: str, listing: str, calls: int) -> str:
     return table(lines)
 
 
-def _switch(pid: int, to: str) -> None:
-    subprocess.run(["callgrind_control", "-i", to, str(pid)], check=True, capture_output=True)
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout

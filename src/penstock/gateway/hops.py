@@ -56,8 +56,6 @@ _DROPPABLE: Final = tuple(
 )
 """How events begin that a slow reader loses first, as our edges write them."""
 _HANDED_BACK: Final = (b"mcp-session-id", b"allow", b"server-timing", b"retry-after")
-_TELLING_BYTES: Final = 1024
-"""What a message that siblings are told takes beside its body."""
 TELL_SECONDS: Final = 2.0
 """What a sibling has for each."""
 RECENTLY_SECONDS: Final = 2.0
@@ -69,8 +67,10 @@ class Telling(NamedTuple):
 
     of_one: int = 256
     """Messages of one client session: who floods us loses its own, not those of others."""
+    of_all: int = 1024
+    """Messages of all sessions together."""
     max_bytes: int = 8 * 1024 * 1024
-    """Of all together."""
+    """Of all together, their heads included."""
 
 
 TELLING: Final = Telling()
@@ -133,19 +133,22 @@ class Hops:
 
     def tell_others(self, exchange: Exchange, teller: object) -> bool:
         """Hand the request to every sibling, and wait for none; False when too much of that is under way, of one or in all."""
-        size = len(exchange.request.body) + _TELLING_BYTES
-        if self._told[teller] >= self._telling.of_one or self._told_bytes + size > self._telling.max_bytes:
+        telling, head, body = self._telling, _head_of(exchange), exchange.request.body
+        size = len(head) + len(body)
+        if (
+            self._told[teller] >= telling.of_one
+            or self._told.total() >= telling.of_all
+            or self._told_bytes + size > telling.max_bytes
+        ):
             return False
         self._told[teller] += 1
         self._told_bytes += size
-        self._in_background(self._told_unawaited(exchange, teller, size))
+        self._in_background(self._told_unawaited(head, body, teller))
         return True
 
     async def others_told(self, exchange: Exchange) -> None:
         """Hand the request to every sibling, until each has taken note or had its time; for clients that wait for that."""
-        head, body = _head_of(exchange), exchange.request.body
-        others = (worker for worker in range(self.count) if worker != self.index)
-        await asyncio.gather(*(self._tell(worker, head, body) for worker in others))
+        await self._tell_all(_head_of(exchange), exchange.request.body)
 
     def sweep(self) -> None:
         """Close connections that have rested too long."""
@@ -180,14 +183,18 @@ class Hops:
             return
         relay.end(response)
 
-    async def _told_unawaited(self, exchange: Exchange, teller: object, size: int) -> None:
+    async def _told_unawaited(self, head: bytes, body: bytes, teller: object) -> None:
         try:
-            await self.others_told(exchange)
+            await self._tell_all(head, body)
         finally:
-            self._told_bytes -= size
+            self._told_bytes -= len(head) + len(body)
             self._told[teller] -= 1
             if not self._told[teller]:
                 del self._told[teller]
+
+    async def _tell_all(self, head: bytes, body: bytes) -> None:
+        others = (worker for worker in range(self.count) if worker != self.index)
+        await asyncio.gather(*(self._tell(worker, head, body) for worker in others))
 
     async def _tell(self, worker: int, head: bytes, body: bytes) -> None:
         try:

@@ -169,15 +169,16 @@ class KeptStream:
 class Replay:
     """The kept streams of one worker, by the beginning of their ids."""
 
-    __slots__ = ("_by_session", "_count", "_holding", "_max_total", "_streams", "_total", "_worker")
+    __slots__ = ("_by_session", "_count", "_holding", "_keeping", "_max_total", "_streams", "_total", "_worker")
 
     def __init__(self, holding: Parking, *, max_total: int = MAX_TOTAL) -> None:
         """`holding` bounds, in number and time, the answers that wait for their clients."""
         self._holding: Final = holding
         self._worker: Final = holding.worker
         self._by_session: dict[str, set[bytes]] = {}
-        self._streams: OrderedDict[tuple[str, bytes], KeptStream] = OrderedDict()
-        """Oldest first."""
+        self._streams: dict[tuple[str, bytes], KeptStream] = {}
+        self._keeping: OrderedDict[tuple[str, bytes], KeptStream] = OrderedDict()
+        """Those of them that keep something: oldest first, but for those that were looked at for room."""
         self._count = 0
         self._max_total: Final = max_total
         self._total = 0
@@ -212,21 +213,24 @@ class Replay:
     def grew(self, stream: KeptStream, by: int) -> None:
         """A stream keeps more than before: make room."""
         self._total += by
+        self._keeping.setdefault((stream.session, stream.id), stream)
         while self._total > self._max_total:
             self._make_room(stream)
 
     def _make_room(self, growing: KeptStream) -> None:
         """Forget the oldest stream without a client; where the next few all have theirs, what is kept for the oldest."""
-        streams = self._streams
-        for _ in range(min(len(streams), _LOOKED_AT)):
-            key, stream = next(iter(streams.items()))
+        keeping = self._keeping
+        for _ in range(min(len(keeping), _LOOKED_AT)):
+            key, stream = next(iter(keeping.items()))
             if not stream.is_open and stream is not growing:
                 self.forget(stream)
                 return
-            streams.move_to_end(key)
-        streams.move_to_end((growing.session, growing.id))
-        key, stream = next(iter(streams.items()))
-        streams.move_to_end(key)
+            keeping.move_to_end(key)
+        if len(keeping) == 1:  # it is too large by itself
+            self.forget(growing)
+            return
+        keeping.move_to_end((growing.session, growing.id))
+        _, stream = keeping.popitem(last=False)
         self._total -= stream.drop()
 
     def hold(self, stream: KeptStream) -> bool:
@@ -237,8 +241,10 @@ class Replay:
     def forget(self, stream: KeptStream) -> None:
         """Nothing of it is needed any more."""
         self._holding.leave(stream.place)
-        if self._streams.pop((stream.session, stream.id), None) is None:
+        key = stream.session, stream.id
+        if self._streams.pop(key, None) is None:
             return
+        self._keeping.pop(key, None)
         self._total -= stream.kept_bytes
         stream.forget()
         ids = self._by_session[stream.session]

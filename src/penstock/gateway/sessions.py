@@ -26,6 +26,8 @@ LIFETIME_SECONDS: Final = 30 * 24 * 3600
 MAX_CAPABILITIES: Final = 4096
 """Bytes of a client's capabilities that are sealed; larger ones are cut to the core ones."""
 _MAX_CLIENT_INFO: Final = 512
+_LOOKED_AT: Final = 64
+"""Sessions among which one that runs nothing is looked for before one that does is forgotten."""
 _CORE: Final = ("elicitation", "sampling", "roots")
 
 
@@ -189,7 +191,8 @@ class Sessions:
                 sealed = _decode(self._sealer.open(_PURPOSE, token))
             except (SealError, msgspec.DecodeError):
                 return None
-            if sealed.key in self._ended or sealed.view != view or sealed.principal != principal:
+            expired = sealed.opened + LIFETIME_SECONDS < self._clock.wall()
+            if expired or sealed.key in self._ended or sealed.view != view or sealed.principal != principal:
                 return None  # nothing is remembered for whoever has no right to it
             session = self._remember(token, sealed)
         if (
@@ -238,13 +241,13 @@ class Sessions:
 
     def _forget_one(self) -> None:
         """Let go of the oldest session that runs nothing, or else of the oldest; its id opens again when it is used."""
-        for _ in range(len(self._known)):
+        for _ in range(min(len(self._known), _LOOKED_AT)):
             token, session = next(iter(self._known.items()))
             if not session.is_in_use:
                 del self._known[token]
                 self._over(session)
                 return
-            self._known.move_to_end(token)  # so that the next look does not begin with all that are in use
+            self._known.move_to_end(token)  # so that the next look begins with others
         self._over(self._known.popitem(last=False)[1])
 
 

@@ -23,6 +23,8 @@ MAX_BYTES: Final = 64 * 1024
 """Of a request, and what was sent ahead, in one datagram; the kernel's own bound is about three times that."""
 MAX_MOVES: Final = 3
 """So often a connection is passed: one that carries the requests of many sessions would go to and fro."""
+MAX_LAST: Final = 1024
+"""Connections that are taken at the end; others may still be sending."""
 SLICE: Final = 16
 """Connections that are taken in one turn of the loop."""
 
@@ -56,8 +58,9 @@ class Passage:
     def close(self) -> None:
         """Take those that are there, and none any more; what still comes waits for whoever opens the socket next."""
         if self._take is not None:
-            while self._read():
-                pass
+            for _ in range(MAX_LAST // self._at_once + 1):
+                if not self._read():
+                    break
             self._take = None
             asyncio.get_running_loop().remove_reader(self._own.fileno())
 

@@ -44,11 +44,12 @@ _TOO_DEEP: Final = Fault(
 _NOT_JSON: Final = Fault(PARSE_ERROR, "Parse error: the message is not valid JSON in UTF-8")
 
 
-def _openings_slowly(body: bytes) -> int:
-    return 2 * len(body) - len(body.replace(b"{", b"")) - len(body.replace(b"[", b""))  # many times faster than `count`
+def openings_slowly(body: bytes) -> int:
+    """How many brackets open objects and arrays, where `json_members` is not there: many times faster than `bytes.count`."""
+    return 2 * len(body) - len(body.replace(b"{", b"")) - len(body.replace(b"[", b""))
 
 
-_count_openings: Final[Callable[[bytes], int]] = count_openings or _openings_slowly
+_count_openings: Final[Callable[[bytes], int]] = count_openings or openings_slowly
 
 
 def decode(body: bytes) -> Message | Fault:

@@ -327,12 +327,12 @@ static Py_ssize_t openings_in(At at, At end) {
 }
 
 static PyObject *count_openings(PyObject *Py_UNUSED(module), PyObject *text) {
-    if (!PyBytes_Check(text)) {
-        PyErr_SetString(PyExc_TypeError, "expected bytes");
-        return NULL;
-    }
-    const At start = (At)PyBytes_AS_STRING(text);
-    return PyLong_FromSsize_t(openings_in(start, start + PyBytes_GET_SIZE(text)));
+    Py_buffer buffer;
+    if (PyObject_GetBuffer(text, &buffer, PyBUF_SIMPLE) < 0) return NULL;
+    const At start = buffer.buf;
+    const Py_ssize_t count = openings_in(start, start + buffer.len);
+    PyBuffer_Release(&buffer);
+    return PyLong_FromSsize_t(count);
 }
 
 static PyMethodDef functions[] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from penstock.gateway.hops import Telling
 from penstock.http.client import HttpClient
 from penstock.http.limits import ClientLimits
 from penstock.upstreams.in_memory import CallContext
@@ -326,6 +327,15 @@ async def test_a_batch_is_not_handed_on_whole_for_each_of_its_members(tmp_path: 
         calls = [call for call in first.desk.calls if call.method == "tools/call"]
         assert len(calls) == 2
         assert [call for call in second.desk.calls if call.method == "tools/call"] == []
+
+
+async def test_a_batch_is_answered_without_what_http_would_say_to_its_notifications(tmp_path: Path) -> None:
+    async with workers_in(tmp_path, desk, telling=Telling(of_one=0)) as (first, _second):
+        client = await LegacyClient.open(first.running, revision="2025-03-26")
+        cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 99}}
+        response = await first.running.post("/mcp", [request_body("ping", request_id=1), cancelled], client.headers)
+        assert json.loads(response.body) == [{"jsonrpc": "2.0", "id": 1, "result": {}}]
+        assert (await first.running.post("/mcp", [cancelled, cancelled], client.headers)).status == 202
 
 
 # --- what clients may try ---

@@ -136,6 +136,26 @@ def test_when_all_sessions_run_something_the_oldest_is_forgotten_and_opens_again
     assert (again is oldest, again.is_over, older.is_over, len(ours)) == (False, False, True, 2)
 
 
+def test_of_many_that_run_something_only_a_few_are_looked_at() -> None:
+    ours = sessions(limit=200)
+    running: Any = object()
+    many = [found(ours) for _ in range(200)]
+    for one in many:
+        one.in_flight[running] = b"1"
+    newest = found(ours)
+    assert (len(ours), newest.is_over, sum(one.is_over for one in many)) == (200, False, 1)
+
+
+async def test_an_id_that_has_expired_makes_nobody_leave() -> None:
+    clock = FakeClock()
+    ours = Sessions(Sealer([KEY]), clock, 1)
+    expired = ours.open("v", "2025-06-18", b"{}", INFO).encode()
+    await clock.advance(LIFETIME_SECONDS + 1)
+    live = found(ours)
+    assert ours.find("v", expired) is None
+    assert not live.is_over
+
+
 def test_a_session_that_listens_is_forgotten_after_those_that_do_not_and_its_end_is_told() -> None:
     ended: list[ClientSession] = []
     ours = Sessions(Sealer([KEY]), FakeClock(), 2, on_end=ended.append)

@@ -48,11 +48,13 @@ class _Members:
 class _MemberLink:
     """Where one member's exchange answers to."""
 
-    def __init__(self, members: _Members, index: int) -> None:
+    def __init__(self, members: _Members, index: int, *, is_answered: bool) -> None:
+        """`is_answered`: False for a notification; whatever HTTP would say to it, a batch has no place for that."""
         self._settle: Final = partial(members.settle, index)
+        self._is_answered: Final = is_answered
 
     def answer(self, _status: int, body: Body, _content_type: bytes, _headers: bytes) -> None:
-        self._settle(joined(body) or None)
+        self._settle((joined(body) or None) if self._is_answered else None)
 
     def begin_stream(self, _headers: bytes) -> EventStream:
         self._settle(None)  # a cancelled member: it has no answer
@@ -78,7 +80,7 @@ def answer_batch(edge: LegacyEdge, exchange: Exchange, view: View, facts: HeadFa
     headers = {name: value for name, value in exchange.request.headers.items() if name != b"accept"}
     facts = HeadFacts(headers, facts.admittance)  # a member takes no stream: nobody could tell whose events they are
     for index, item in enumerate(items):
-        link = _MemberLink(members, index)
+        link = _MemberLink(members, index, is_answered=not isinstance(item, Notification))
         if isinstance(item, Fault):
             link.answer(400, encode_error(item.id, item.code, item.message, null_id=True), b"", b"")
         else:

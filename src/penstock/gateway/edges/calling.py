@@ -21,8 +21,8 @@ from penstock.gateway.route import Route
 from penstock.gateway.sessions import ClientSession
 from penstock.http.messages import LARGE_BYTES, Body, joined
 from penstock.http.server import Exchange
-from penstock.protocol.envelopes import encode_large_result, encode_notification, encode_result
-from penstock.protocol.errors import URL_ELICITATION_REQUIRED
+from penstock.protocol.envelopes import encode_error, encode_large_result, encode_notification, encode_result
+from penstock.protocol.errors import INTERNAL_ERROR, URL_ELICITATION_REQUIRED
 from penstock.protocol.event_stream import encode_event
 from penstock.protocol.messages import Fault
 from penstock.protocol.meta import LOG_LEVEL, PROGRESS_TOKEN
@@ -399,8 +399,13 @@ class RunningCall:
 
     def _blame(self, error: Exception) -> None:
         """A fault of ours: logged, and the client is not left waiting."""
-        exchange = self._exchange
-        if exchange is not None:
+        exchange, stream = self._exchange, self._stream
+        if stream is not None:  # which may be kept for a client that comes back: it must hear of an end
+            self._stream = None
+            _log.error("a call failed by an error of ours: %r", self, exc_info=error)
+            body = encode_error(self._request_id, INTERNAL_ERROR, "Internal error", null_id=False)
+            stream.finish(encode_event(body))
+        elif exchange is not None:
             exchange.failed(error)
         else:
             _log.error("a parked call failed by an error of ours: %r", self, exc_info=error)
