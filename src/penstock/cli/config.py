@@ -11,7 +11,7 @@ from penstock.cli.output import USAGE, columns, complain, note, say, say_json
 from penstock.config.interpolation import Unresolved
 from penstock.config.keys import LIMITS, LISTEN, SERVER, VIEW, Section
 from penstock.config.kinds import quoted
-from penstock.config.load import Flags, Loaded, judge, mode_warnings, read_source
+from penstock.config.load import Flags, Loaded, first_of, judge, mode_warnings, read_source
 from penstock.config.schema import config_schema
 from penstock.config.settings import Secret, Settings
 from penstock.errors import ConfigError
@@ -35,7 +35,7 @@ def show(*, as_json: JsonFlag = False, config: ConfigFlag = None) -> int:
     source = read_source(path, display(path)) if named else file_source(path)
     loaded, problems = judge(source, path=path, environment=os.environ, flags=Flags(), resolve=False)
     if problems:
-        raise problems[0]
+        raise first_of(problems)
     values = list(effective_values(loaded))
     if as_json:
         say_json({"file": str(path) if path.exists() else None, "values": [value._asdict() for value in values]})

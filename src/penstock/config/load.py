@@ -7,7 +7,7 @@ Invariant: a value that is not used exactly as written is refused, with file, li
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -165,15 +165,23 @@ def load(
     Without `resolve`, placeholders are checked for their form and left alone.
 
     Raises:
-        ConfigError: something cannot be used; the first one by line.
+        ConfigError: something cannot be used; the first one by line, and how many more there are.
     """
     directory = path.absolute().parent if path else Path.cwd()
     missing = path is None or not (must_exist or path.exists())
     source = Source("", "", directory) if path is None or missing else read_source(path, name)
     loaded, problems = judge(source, path=path, environment=environment, flags=flags or Flags(), resolve=resolve)
     if problems:
-        raise problems[0]
+        raise first_of(problems)
     return loaded
+
+
+def first_of(problems: Sequence[ConfigError]) -> ConfigError:
+    """The first of what is wrong, for who can tell one thing only."""
+    first, *others = problems
+    if others:
+        first.args = (f"{first.message} (and {len(others)} more: 'penstock config check' lists them all)",)
+    return first
 
 
 def judge(

@@ -258,6 +258,10 @@ def test_every_problem_is_found_in_one_pass_and_ordered_by_line(tmp_path: Path) 
     path = write(tmp_path, '[servers.a]\nurl = "x"\n[limits]\nidel = 1\n[listen]\ndata = 1\n')
     _, problems = judge(read_source(path), path=path, environment={}, flags=Flags(), resolve=True)
     assert [problem.line for problem in problems] == [2, 4, 6]
+    with pytest.raises(
+        ConfigError, match=r"toml:2: servers.a.url: .*\(and 2 more: 'penstock config check' lists them all\)$"
+    ):
+        load(path, environment={})
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
