@@ -15,6 +15,7 @@ from penstock.clock import Clock
 from penstock.config.settings import LimitsSettings, ServerConfig, reveal
 from penstock.control.supervisor import WorkerPlace
 from penstock.errors import ConfigError
+from penstock.gateway.admittance import PRINCIPAL
 from penstock.http.tls import client_context
 from penstock.upstreams.child_guard import ChildGuard
 from penstock.upstreams.interface import Upstream
@@ -75,6 +76,7 @@ class UpstreamFactory:
         settings = StreamableHttpSettings(
             url=f"http://worker/mcp/{config.name}",
             unix_path=owner,
+            principal_header=PRINCIPAL,
             sessions="auto" if config.instances == "per_session" else "shared",
             max_sessions=limits.sessions,
             session_idle_seconds=limits.session_idle,

@@ -45,9 +45,9 @@ class HttpHandshake:
         return f"<HttpHandshake {self._link.name}>"
 
     async def initialize(
-        self, request_id: bytes, version: str, client_info: bytes, capabilities: bytes
+        self, request_id: bytes, version: str, client_info: bytes, capabilities: bytes, who: bytes = b""
     ) -> tuple[Agreement, bytes | None]:
-        """What was agreed on, and the session id if the server keeps sessions.
+        """What was agreed on, and the session id if the server keeps sessions; `who`: header lines that say who asks.
 
         Raises:
             NotLegacyAnswer: it is not a legacy server.
@@ -64,7 +64,7 @@ class HttpHandshake:
         try:
             async with asyncio.timeout(self._settings.handshake_seconds):
                 response = await self._link.send(
-                    self._link.post_head + content_length(body), body, reception.on_event, detach=True
+                    self._link.post_head + who + content_length(body), body, reception.on_event, detach=True
                 )
         except RequestFailed as error:
             raise failed_request(name, error) from error

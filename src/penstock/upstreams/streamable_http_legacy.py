@@ -262,8 +262,9 @@ class LegacyHttp:
         info = caller.client_info if is_own and caller.client_info else self._settings.client_info
         askable = caller.askable if is_own else caller.askable._replace(roots_changes=False)
         capabilities = declared(askable, version)
-        agreement, session_id = await self._handshake.initialize(self._next_id(), version, info, capabilities)
-        head = b"" if session_id is None else b"mcp-session-id: %b\r\n" % session_id
+        who = self._link.who_asks(caller)
+        agreement, session_id = await self._handshake.initialize(self._next_id(), version, info, capabilities, who)
+        head = b"" if session_id is None else b"mcp-session-id: %b\r\n%b" % (session_id, who)
         if agreement.version >= _VERSION_HEADER_SINCE:
             head += b"mcp-protocol-version: %b\r\n" % agreement.version.encode()
         if session_id is None and is_own:  # it keeps none: what was agreed on with this client is not for all others

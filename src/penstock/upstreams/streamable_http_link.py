@@ -25,7 +25,8 @@ from penstock.http.client import (
     connect_unix,
     parse_url,
 )
-from penstock.upstreams.calls import Call
+from penstock.protocol.headers import encode_value
+from penstock.upstreams.calls import Call, Caller
 from penstock.upstreams.pool import Pool
 from penstock.upstreams.streamable_http_refusals import failed_request
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
@@ -56,6 +57,7 @@ class HttpLink:
     __slots__ = (
         "_limits",
         "_max_streams",
+        "_principal_header",
         "_tls",
         "_unix_path",
         "delete_head",
@@ -84,6 +86,7 @@ class HttpLink:
             raise ConfigError(str(error), key=f"servers.{name}.url") from error
         self._tls, self._limits = tls, settings.limits
         self._unix_path: Final = settings.unix_path
+        self._principal_header: Final = settings.principal_header
         encoding = b"identity" if _is_loopback(self.origin.host) else b"gzip, deflate"
         common = b"host: %b\r\nuser-agent: penstock/%b\r\naccept-encoding: %b\r\n%b" % (
             authority,
@@ -154,6 +157,12 @@ class HttpLink:
                     pool.give_back(connection)
                 else:  # its answer is had, but its stream has not ended: the connection comes back by itself
                     connection.on_settled = pool.give_back
+
+    def who_asks(self, caller: Caller) -> bytes:
+        """Header lines that say so; none for servers that are not told."""
+        if not self._principal_header or not caller.principal:
+            return b""
+        return b"%b: %b\r\n" % (self._principal_header, encode_value(caller.principal))
 
     async def open_apart(self) -> ClientConnection:
         """A connection that the pool knows nothing of: for an answer that may take for ever.

@@ -70,7 +70,9 @@ class ModernHttp:
 
     def __init__(self, link: HttpLink, settings: StreamableHttpSettings, counts: HttpCounts) -> None:
         self._link, self._settings, self._counts = link, settings, counts
-        self.requests: Final = ModernRequests(link.post_head, settings.client_info)
+        self.requests: Final = ModernRequests(
+            link.post_head, settings.client_info, link.who_asks if settings.principal_header else None
+        )
         self.heard: Heard | None = None
         """Takes what the server says of changes on calls' own streams, which it should not do there."""
 

@@ -6,6 +6,7 @@ Invariant: header and body of a request say the same, as both are written from t
 Source: 2026-07-28 basic/transports/streamable-http.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -31,14 +32,16 @@ _EVERY_LOG: Final = b",%b" % _encode({LOG_LEVEL: EVERY_LOG})[1:]
 class ModernRequests:
     """Writes the requests to one server."""
 
-    __slots__ = ("_client_info", "_heads", "_last_id", "_param_rules", "_post_head", "version")
+    __slots__ = ("_client_info", "_heads", "_last_id", "_param_rules", "_post_head", "_who_asks", "version")
 
-    def __init__(self, post_head: bytes, client_info: bytes) -> None:
+    def __init__(self, post_head: bytes, client_info: bytes, who_asks: Callable[[Caller], bytes] | None = None) -> None:
         """
         Args:
             post_head: request line and the header lines all requests share.
             client_info: JSON object, for callers that did not say who they are.
+            who_asks: header lines that say so; None: the server is not told.
         """
+        self._who_asks: Final = who_asks
         self._post_head: Final = post_head
         self._client_info: Final = client_info
         self._last_id = 0
@@ -68,6 +71,8 @@ class ModernRequests:
         head = self._heads.get((method, name)) or self._new_head(method, name)
         if call.headers or self._param_rules:
             head += extra_lines(self._call_headers(call), with_params=True)
+        if self._who_asks is not None:
+            head += self._who_asks(call.caller)
         return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, request_id
 
     def write_discover(self, caller: Caller | None) -> tuple[bytes, bytes, bytes]:
@@ -78,7 +83,8 @@ class ModernRequests:
         capabilities = caller.modern_capabilities if caller is not None else b"{}"
         meta = Raw(encode_modern_meta(self.version, info, capabilities))
         body = encode_request(request_id, "server/discover", {"_meta": meta})
-        return self._new_head("server/discover", None) + content_length(body), body, request_id
+        who = self._who_asks(caller) if self._who_asks is not None and caller is not None else b""
+        return self._new_head("server/discover", None) + who + content_length(body), body, request_id
 
     def use(self, version: str) -> None:
         """From now on write requests of that revision."""

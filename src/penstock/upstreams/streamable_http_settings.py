@@ -27,6 +27,8 @@ class StreamableHttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the server listens instead of at the URL's host: another worker."""
     headers: tuple[tuple[str, str], ...] = ()
     """Sent with every request."""
+    principal_header: bytes = b""
+    """Says who asks, to another worker that believes it; empty: nobody is told."""
     protocol: str = "auto"
     """`auto`, or the one revision to speak."""
     sessions: Literal["auto", "shared"] = "auto"

@@ -28,6 +28,7 @@ from penstock.config.settings import (
 )
 from penstock.control.supervisor import WorkerPlace
 from penstock.errors import ConfigError
+from penstock.gateway.admittance import PRINCIPAL
 from penstock.gateway.gateway import GatewaySettings
 from penstock.http.limits import ClientLimits, ServerLimits
 from penstock.upstreams.stdio import StdioUpstream
@@ -168,6 +169,18 @@ async def test_openers_make_the_transport_that_was_configured() -> None:
     assert settings_of(second).instances == 3
     third = factory.opener(ServerConfig(name="u", command=("run",)))()
     assert settings_of(third).instances == "shared"
+    await factory.close()
+
+
+async def test_a_program_of_another_worker_is_reached_through_that_which_believes_us_who_asks(tmp_path: Path) -> None:
+    stdio = ServerConfig(name="s", command=("run",))
+    http = ServerConfig(name="h", url="http://127.0.0.1:9/mcp")
+    with socket.socket(socket.AF_UNIX) as listener:
+        place = WorkerPlace(1, 2, listener, (tmp_path / "0", tmp_path / "1"), alive=-1)
+        factory = UpstreamFactory(LimitsSettings(), FakeClock(), place)
+        elsewhere, directly = (settings_of(factory.opener(config)()) for config in (stdio, http))
+    assert (elsewhere.unix_path, elsewhere.principal_header) == (tmp_path / "0", PRINCIPAL)
+    assert (directly.unix_path, directly.principal_header) == (None, b"")
     await factory.close()
 
 
