@@ -74,14 +74,20 @@ def asks_for_input(result: bytes) -> bool:
 
 def read_input_required(result: bytes) -> InputRequired | Fault:
     """What a modern server asks; a Fault when no client could answer it."""
+    found = read_input_requests(result)
+    if isinstance(found, InputRequired) and not found.requests and found.state is None:
+        return Fault(INTERNAL_ERROR, "The server asks for input without saying for which")
+    return found
+
+
+def read_input_requests(result: bytes) -> InputRequired | Fault:
+    """The same of a task, which may wait for its client and ask nothing more."""
     try:
         found = _decode_result(result)
     except msgspec.DecodeError as error:
         return Fault(INTERNAL_ERROR, f"The server asks for input in a way that cannot be read: {error}")
     requests = {} if found.input_requests is UNSET else found.input_requests
     state = None if found.request_state is UNSET else found.request_state
-    if not requests and state is None:
-        return Fault(INTERNAL_ERROR, "The server asks for input without saying for which")
     if len(requests) > MAX_REQUESTS:
         return Fault(INTERNAL_ERROR, f"The server asks for {len(requests)} inputs at once, more than {MAX_REQUESTS}")
     for request in requests.values():

@@ -27,6 +27,7 @@ class Jobs:
         self.upstream = InMemoryUpstream("jobs", self.server)
         self.created: dict[str, Any] = {"taskId": "job-1", "status": "working"} | SEEN
         self.said: dict[str, Any] = {}
+        self.asks: Any = {"name": {"method": "elicitation/create", "params": FORM}}
         self.listens: list[asyncio.Event] = []
         """One for each `subscriptions/listen`; set, it ends."""
         self.honours = True
@@ -53,8 +54,7 @@ class Jobs:
         if self.said:
             result = {"content": [{"type": "text", "text": str(self.said)}]}
             return {"taskId": "job-1", "status": "completed", "result": result} | SEEN
-        asked = {"name": {"method": "elicitation/create", "params": FORM}}
-        return {"taskId": "job-1", "status": "input_required", "inputRequests": asked} | SEEN
+        return {"taskId": "job-1", "status": "input_required", "inputRequests": self.asks} | SEEN
 
     async def _update(self, params: dict[str, Any], _context: CallContext) -> Any:
         self._known(params)

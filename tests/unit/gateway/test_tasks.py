@@ -7,7 +7,7 @@ import pytest
 
 from penstock.gateway.admittance import Admittance
 from penstock.protocol.versions import Era
-from tests.unit.gateway.asking import ACCEPTED, FORM
+from tests.unit.gateway.asking import ACCEPTED, CAPABILITIES, FORM
 from tests.unit.gateway.conftest import Running, gateway_in
 from tests.unit.gateway.tasks_kit import CALL, EXTENSION, SEEN, ask, new_task, with_jobs
 
@@ -66,6 +66,32 @@ async def test_who_has_not_declared_the_extension_is_told_so(empty: Running, met
     assert (answer["status"], answer["error"]["code"]) == (400, -32021)
     assert answer["error"]["data"] == {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
     assert not jobs.asked(method)
+
+
+async def test_a_task_that_asks_what_its_client_has_not_declared_is_not_passed_on(empty: Running) -> None:
+    await with_jobs(empty)
+    token = await new_task(empty)
+    declared: dict[str, Any] = {CAPABILITIES: {"extensions": {EXTENSION: {}}, "sampling": {}}}
+    answer = await empty.modern("tasks/get", {"taskId": token}, meta=declared)
+    assert (answer["status"], answer["error"]["code"]) == (400, -32021)
+    assert answer["error"]["data"] == {"requiredCapabilities": {"elicitation": {"form": {}}}}
+    assert (await ask(empty, "tasks/get", {"taskId": token}))["result"]["status"] == "input_required"
+
+
+@pytest.mark.parametrize("asked", [{"q": {"method": "tools/call"}}, ["no object"], {"q": 1}])
+async def test_a_task_that_asks_what_nobody_can_be_asked_is_the_servers_fault(empty: Running, asked: Any) -> None:
+    jobs = await with_jobs(empty)
+    token = await new_task(empty)
+    jobs.asks = asked
+    answer = await ask(empty, "tasks/get", {"taskId": token})
+    assert (answer["status"], answer["error"]["code"]) == (502, 502)
+
+
+async def test_a_task_that_asks_for_nothing_is_passed_on(empty: Running) -> None:
+    jobs = await with_jobs(empty)
+    token = await new_task(empty)
+    jobs.asks = {}
+    assert (await ask(empty, "tasks/get", {"taskId": token}))["result"]["inputRequests"] == {}
 
 
 async def test_a_task_for_a_client_that_takes_none_is_not_passed_on(empty: Running) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from penstock.errors import ServerBusy, ServerMisbehaved
 from penstock.gateway.edges.calling import Outcome, RunningCall
 from penstock.gateway.edges.head import HeadFacts
-from penstock.gateway.edges.refused_questions import not_declared
+from penstock.gateway.edges.refused_questions import lacking, not_declared
 from penstock.gateway.edges.task_answers import with_task_id
 from penstock.gateway.parking import Parking
 from penstock.gateway.request_states import MAX_SERVER_STATE, RequestState, RequestStates, binding_of
@@ -245,7 +245,7 @@ class ModernDialogue:
             if is_task(outcome.raw):
                 return self._task(call, outcome)
         if self._undeclared is not None and _has_failed(outcome):
-            return _lacks(self._undeclared)
+            return lacking(self._undeclared)
         return outcome
 
     def _sealed(self, call: Call, result: Result) -> Outcome:
@@ -255,7 +255,7 @@ class ModernDialogue:
             return ServerMisbehaved(self._running.server, f"its answer cannot be passed on: {asked.message}")
         for request in asked.requests.values():
             if (needed := missing(self._declared(call), request.method, request.params)) is not None:
-                return _lacks(needed)
+                return lacking(needed)
         if asked.state is None or self._running.is_elsewhere:
             return result
         if len(asked.state) > MAX_SERVER_STATE:
@@ -293,12 +293,6 @@ class ModernDialogue:
             return Failure(MISSING_CLIENT_CAPABILITY, failure.message, data, Era.MODERN)
         token = self._states.seal(RequestState("again", ""), self._binding(call))
         return Result(write_input_required(requests, token), Era.MODERN)
-
-
-def _lacks(needed: bytes) -> Failure:
-    """What a client is told that did not declare what its call turned out to need."""
-    message = "The server needs a capability this client has not declared"
-    return Failure(MISSING_CLIENT_CAPABILITY, message, missing_capability_data(needed), Era.MODERN)
 
 
 def _has_failed(outcome: Outcome) -> bool:

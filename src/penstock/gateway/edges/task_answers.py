@@ -9,13 +9,18 @@ import msgspec
 
 from penstock.errors import ServerMisbehaved
 from penstock.gateway.edges.calling import Outcome, RunningCall
+from penstock.gateway.edges.refused_questions import lacking
+from penstock.protocol.client_capabilities import missing
 from penstock.protocol.errors import METHOD_NOT_FOUND
-from penstock.protocol.messages import RpcError
+from penstock.protocol.input_required import read_input_requests
+from penstock.protocol.messages import Fault, RpcError
 from penstock.protocol.results import with_members
 from penstock.protocol.tasks import TASK_ID, task_id_of
 from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Call, Result
 from penstock.upstreams.questions import Question
+
+_INPUT_REQUESTS: Final = b'"inputRequests"'
 
 
 class TaskDialogue:
@@ -42,9 +47,21 @@ class TaskDialogue:
                     self._running.server, "it answers about a task of 2026-07-28 in another revision"
                 )
             elif task_id_of(outcome.raw) is not None:
-                outcome = with_task_id(outcome, self._token)
+                outcome = self._asks_too_much(call, outcome) or with_task_id(outcome, self._token)
         self._running.conclude(call, outcome)
         return True
+
+    def _asks_too_much(self, call: Call, result: Result) -> Outcome:
+        """Why a task that waits for its client cannot be passed on: it asks what no client, or not this one, can be asked."""
+        if _INPUT_REQUESTS not in result.raw:
+            return None
+        asked = read_input_requests(result.raw)
+        if isinstance(asked, Fault):
+            return ServerMisbehaved(self._running.server, f"its task cannot be passed on: {asked.message}")
+        for request in asked.requests.values():
+            if (needed := missing(call.caller.askable, request.method, request.params)) is not None:
+                return lacking(needed)
+        return None
 
 
 def with_task_id(result: Result, token: str) -> Result:
