@@ -6,6 +6,7 @@ Knows: snapshot, routes, cells. Does not know: HTTP.
 from typing import Any, Final
 
 from penstock.gateway.gateway import Gateway
+from penstock.gateway.hosting import HostedServer
 from penstock.gateway.route import Route
 from penstock.telemetry.histogram import Histogram
 
@@ -23,7 +24,12 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
     route = tools.get(name) or _unique_bare(tools, name)
     if route is None:
         near = [exposed for exposed in tools if name and name in exposed][:5]
-        raise LookupError(f"no tool is named '{name}'" + (f"; near: {', '.join(near)}" if near else ""))
+        down = [
+            f"; server {one.name!r} is {one.state}{_why(one)}"
+            for one in snapshot.servers.values()
+            if _could_have(one, name)
+        ]
+        raise LookupError(f"no tool is named '{name}'" + (f"; near: {', '.join(near)}" if near else "") + "".join(down))
     server = route.server
     exposed = next(key for key, found in tools.items() if found is route)
     state = server.upstream.state()
@@ -47,9 +53,24 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
         },
         "pipeline": ["deadline", "forward"],
         "calls": _calls(route),
-        "last_error": server.failure.message if server.failure else state["last_error"],
+        "last_error": server.failure.message if server.failure else _mended(state, gateway.context.clock.wall()),
         "server_detail": state,
     }
+
+
+def _could_have(server: HostedServer, tool: str) -> bool:
+    """Whether it may have a tool of that name, and cannot say so now."""
+    return server.state != "ready" and tool.startswith(f"{server.name}_")
+
+
+def _why(server: HostedServer) -> str:
+    return f": {server.failure.message}" if server.failure else ""
+
+
+def _mended(state: dict[str, Any], now: float) -> str:
+    """The last error of a server that is well again, and how long ago it was."""
+    said, at = state["last_error"], state.get("last_error_at")
+    return f"{now - at:.0f} s ago, and over: {said}" if said and at else str(said)
 
 
 def _unique_bare(tools: dict[str, Route], name: str) -> Route | None:

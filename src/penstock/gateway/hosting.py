@@ -311,7 +311,7 @@ class Catalogue:
         if before is not None and before.same_as(listing):
             listing = msgspec.structs.replace(before, listed_at=listing.listed_at)
         host.listing = listing
-        if first or recovered:
+        if (first or recovered) and not host.settings.is_elsewhere:  # the worker that has it says so
             _log.info("server '%s' is ready: %d tools", host.name, len(listing.items(TOOLS)))
         changed = before is None or not before.same_as(listing)
         if changed or first or recovered:

@@ -43,7 +43,10 @@ def render(cells: CellRegistry, gauges: Iterable[Gauge] = ()) -> bytes:
 
 
 def merged(pages: Sequence[bytes]) -> bytes:
-    """The pages of several workers as one: what is counted is added up; of what is the same for all, the largest is shown."""
+    """The pages of several workers as one: what is counted is added up; of what is the same for all, the largest is shown.
+
+    A server is ready when it is for all: some have it from another worker, and take it for ready when that worker is there.
+    """
     values: dict[bytes, float] = {}
     order: list[bytes] = []
     for page in pages:
@@ -56,6 +59,8 @@ def merged(pages: Sequence[bytes]) -> bytes:
                 values[key] = value
             elif key.startswith(_SAME_FOR_ALL):
                 values[key] = max(values[key], value)
+            elif key.startswith(_OF_THE_LEAST):
+                values[key] = min(values[key], value)
             else:
                 values[key] += value
     lines = _in_families(order)
@@ -89,7 +94,8 @@ def _number(value: float) -> bytes:
     return repr(value).encode()
 
 
-_SAME_FOR_ALL: Final = (b"penstock_generation", b"penstock_server_ready")
+_SAME_FOR_ALL: Final = b"penstock_generation"
+_OF_THE_LEAST: Final = b"penstock_server_ready"
 
 
 class _Page(Collector):

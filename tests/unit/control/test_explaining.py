@@ -79,3 +79,23 @@ async def test_a_bare_name_will_do_when_it_is_unique(controlled: Controlled) -> 
 @pytest.mark.parametrize(("tool", "error"), [("", "no tool is named ''"), ("xyz", "no tool is named 'xyz'")])
 async def test_an_unknown_tool_is_said_to_be_one(controlled: Controlled, tool: str, error: str) -> None:
     assert await explain(controlled, tool) == (404, {"error": error})
+
+
+async def test_a_tool_that_a_server_may_have_which_is_down_is_said_to_be_that(controlled: Controlled) -> None:
+    server = controlled.running.gateway.context.snapshot.servers["weather"]
+    assert "is failed" not in (await explain(controlled, "weather_zzz"))[1]["error"]
+    server.failure, server.listing = ServerUnavailable("weather", "it is down"), None
+    status, found = await explain(controlled, "weather_zzz")
+    assert status == 404
+    assert "server 'weather' is failed: server 'weather': it is down" in found["error"]
+    assert "weather" not in (await explain(controlled, "other_zzz"))[1]["error"]
+
+
+async def test_an_error_that_is_over_is_told_with_its_age(controlled: Controlled) -> None:
+    class Mended(Chatty):
+        def state(self) -> dict[str, Any]:
+            now = controlled.running.gateway.context.clock.wall()
+            return super().state() | {"last_error": "cannot connect", "last_error_at": now - 90}
+
+    controlled.upstreams["weather"].__class__ = Mended
+    assert (await explain(controlled, "weather_now"))[1]["last_error"] == "90 s ago, and over: cannot connect"
