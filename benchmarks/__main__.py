@@ -80,12 +80,11 @@ def main(words: Sequence[str]) -> int:
             raise Failed(f"{penstock()} is missing; scripts/bench installs it")
         with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, Stage(Path(folder)) as stage:
             if chosen.profile:
-                row = next(row for row in choose([chosen.profile]) if row.name == chosen.profile)
-                print(profiling.profile(stage, row, seconds=chosen.seconds or profiling.SECONDS, note=note))
+                row, seconds = _row(chosen.profile), chosen.seconds or profiling.SECONDS
+                print(profiling.profile(stage, row, seconds=seconds, note=note))
                 return 0
             if chosen.instructions:
-                row = next(row for row in choose([chosen.instructions]) if row.name == chosen.instructions)
-                seconds = chosen.seconds or instructions.SECONDS
+                row, seconds = _row(chosen.instructions), chosen.seconds or instructions.SECONDS
                 print(instructions.count(stage, row, seconds=seconds, note=note))
                 return 0
             found = measure(stage, chosen)
@@ -135,6 +134,10 @@ def measure(stage: Stage, chosen: argparse.Namespace) -> Report:
 def note(text: str, *, started: float = time.monotonic()) -> None:
     """Progress, for the person who waits."""
     print(f"[{time.monotonic() - started:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _row(name: str) -> Row:
+    return next(row for row in choose([name]) if row.name == name)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from benchmarks.cpu import Note
 from benchmarks.processes import Failed
 from benchmarks.report import table
 from benchmarks.rows import Row
-from benchmarks.stage import Place, Stage, penstock
+from benchmarks.stage import Stage, penstock
 
 TOP: Final = 40
 SECONDS: Final = 6
@@ -34,8 +34,6 @@ def count(stage: Stage, row: Row, *, seconds: float, note: Note) -> str:
     Raises:
         Failed: the row is none of the gateway's, valgrind is not there, or an answer was not right.
     """
-    if row.through != "gateway":
-        raise Failed(f"{row.name} does not go through the gateway; there is nothing to count")
     for tool in ("valgrind", "callgrind_control", "callgrind_annotate"):
         if shutil.which(tool) is None:
             raise Failed(f"{tool} is not installed; on Debian: apt-get install valgrind")
@@ -48,8 +46,7 @@ def count(stage: Stage, row: Row, *, seconds: float, note: Note) -> str:
         sys.executable,
         penstock(),
     )
-    process, port = stage.start_gateway(command=command)
-    stage.add("gateway", row.server, Place(process, port, stage.place(row).path))
+    process = stage.start_gateway_for(row, command)
     prepared = cpu.prepare(stage, row)
     cpu.measure(prepared, _WARM_SECONDS, [])
     _run("callgrind_control", "-i", "on", str(process.pid))

@@ -15,7 +15,7 @@ from benchmarks.cpu import Note
 from benchmarks.processes import Failed
 from benchmarks.report import table
 from benchmarks.rows import Row
-from benchmarks.stage import Place, Stage
+from benchmarks.stage import Stage
 
 TOP: Final = 25
 SECONDS: Final = 10
@@ -27,11 +27,8 @@ def profile(stage: Stage, row: Row, *, seconds: float, note: Note) -> str:
     Raises:
         Failed: the row is none of the gateway's, or an answer was not right.
     """
-    if row.through != "gateway":
-        raise Failed(f"{row.name} does not go through the gateway; there is nothing to profile")
     file = stage.folder / "profile.json"
-    process, port = stage.start_gateway(command=(sys.executable, "-m", "benchmarks.profiled", file))
-    stage.add("gateway", row.server, Place(process, port, stage.place(row).path))
+    process = stage.start_gateway_for(row, (sys.executable, "-m", "benchmarks.profiled", file))
     prepared = cpu.prepare(stage, row)
     process.signal(signal.SIGUSR2)
     sample = cpu.measure(prepared, seconds, [])

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from benchmarks import nginx
 from benchmarks.messages import Era
-from benchmarks.processes import Process
+from benchmarks.processes import Failed, Process
 from benchmarks.rows import Row
 
 START_SECONDS: Final = 20.0
@@ -73,6 +73,18 @@ class Stage:
     def start_gateway(self, *, command: tuple[str | Path, ...] | None = None) -> tuple[Process, int]:
         """A gateway in front of the raw servers, and its data port."""
         return start_gateway(self.folder, self.raw_ports, command=command)
+
+    def start_gateway_for(self, row: Row, command: tuple[str | Path, ...]) -> Process:
+        """A gateway that runs in another way than by its name, in the place of the one that the row goes through.
+
+        Raises:
+            Failed: the row goes through none, or through several processes.
+        """
+        if row.through != "gateway":
+            raise Failed(f"{row.name} does not go through one process of the gateway; there is nothing to look into")
+        process, port = self.start_gateway(command=command)
+        self.add("gateway", row.server, Place(process, port, self.place(row).path))
+        return process
 
     def _start(self) -> None:
         for era in _ERAS:

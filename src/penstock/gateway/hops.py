@@ -117,14 +117,13 @@ class Hops:
 
     def hand_over_client(self, exchange: Exchange, worker: int, fail: Callable[[PenstockError], None]) -> None:
         """Let a sibling answer, and have the client's connection if possible: what comes next on it will be for that one, too."""
-        passage, head = self._passage, _head_of(exchange, is_hop=False)
-        if (
-            passage is None
-            or self._clock.now() - self._answered_at[worker] >= RECENTLY_SECONDS
-            or len(head) > self._header_bytes  # written anew, a header block may have grown
-            or not exchange.give_away(partial(passage.give, worker, head + exchange.request.body))
-        ):
-            self.hand_over(exchange, worker, fail)
+        passage = self._passage
+        if passage is not None and self._clock.now() - self._answered_at[worker] < RECENTLY_SECONDS:
+            head = _head_of(exchange, is_hop=False)
+            fits = len(head) <= self._header_bytes  # written anew, a header block may have grown
+            if fits and exchange.give_away(partial(passage.give, worker, head + exchange.request.body)):
+                return
+        self.hand_over(exchange, worker, fail)
 
     def hand_over(self, exchange: Exchange, worker: int, fail: Callable[[PenstockError], None]) -> None:
         """Let a sibling answer; `fail` is told when it cannot."""

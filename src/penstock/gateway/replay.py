@@ -11,6 +11,7 @@ Source: 2025-11-25 basic/transports, "Resumability and Redelivery".
 from collections import OrderedDict, deque
 from typing import Final, Protocol
 
+from penstock.gateway.eviction import oldest_idle
 from penstock.gateway.parking import Parking
 from penstock.http.server import EventStream
 
@@ -19,8 +20,6 @@ MAX_BYTES: Final = 256 * 1024
 """Of one stream; a call's answer larger than that is kept alone."""
 MAX_TOTAL: Final = 16 * 1024 * 1024
 """Of all streams of a worker; the oldest without a client go first."""
-_LOOKED_AT: Final = 64
-"""Streams among which one without a client is looked for before one that has a client loses what is kept for it."""
 MAX_NUMBER_DIGITS: Final = 18
 """Of an event's number; no stream lives to see more."""
 CALL: Final = b"c"
@@ -220,18 +219,14 @@ class Replay:
     def _make_room(self, growing: KeptStream) -> None:
         """Forget the oldest stream without a client; where the next few all have theirs, what is kept for the oldest."""
         keeping = self._keeping
-        for _ in range(min(len(keeping), _LOOKED_AT)):
-            key, stream = next(iter(keeping.items()))
-            if not stream.is_open and stream is not growing:
-                self.forget(stream)
-                return
-            keeping.move_to_end(key)
-        if len(keeping) == 1:  # it is too large by itself
+        idle = oldest_idle(keeping, lambda stream: not stream.is_open and stream is not growing)
+        if idle is not None:
+            self.forget(keeping[idle])
+        elif len(keeping) == 1:  # it is too large by itself
             self.forget(growing)
-            return
-        keeping.move_to_end((growing.session, growing.id))
-        _, stream = keeping.popitem(last=False)
-        self._total -= stream.drop()
+        else:
+            keeping.move_to_end((growing.session, growing.id))
+            self._total -= keeping.popitem(last=False)[1].drop()
 
     def hold(self, stream: KeptStream) -> bool:
         """Keep a stream that is over for its client; False when too many are kept."""

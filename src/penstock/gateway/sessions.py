@@ -15,6 +15,7 @@ import msgspec
 from penstock.clock import Clock
 from penstock.errors import SealError
 from penstock.gateway.client_questions import ClientQuestions
+from penstock.gateway.eviction import oldest_idle
 from penstock.gateway.listeners import Listener
 from penstock.identity.seal import Sealer
 from penstock.protocol.versions import Era
@@ -26,8 +27,6 @@ LIFETIME_SECONDS: Final = 30 * 24 * 3600
 MAX_CAPABILITIES: Final = 4096
 """Bytes of a client's capabilities that are sealed; larger ones are cut to the core ones."""
 _MAX_CLIENT_INFO: Final = 512
-_LOOKED_AT: Final = 64
-"""Sessions among which one that runs nothing is looked for before one that does is forgotten."""
 _CORE: Final = ("elicitation", "sampling", "roots")
 
 
@@ -241,14 +240,9 @@ class Sessions:
 
     def _forget_one(self) -> None:
         """Let go of the oldest session that runs nothing, or else of the oldest; its id opens again when it is used."""
-        for _ in range(min(len(self._known), _LOOKED_AT)):
-            token, session = next(iter(self._known.items()))
-            if not session.is_in_use:
-                del self._known[token]
-                self._over(session)
-                return
-            self._known.move_to_end(token)  # so that the next look begins with others
-        self._over(self._known.popitem(last=False)[1])
+        known = self._known
+        token = oldest_idle(known, lambda session: not session.is_in_use)
+        self._over(known.popitem(last=False)[1] if token is None else known.pop(token))
 
 
 def _bounded_capabilities(raw: bytes) -> bytes:

@@ -76,22 +76,25 @@ def admit(
         version = said_version(raw_meta) if isinstance(meta, Fault) else meta.version
         unknown = _unknown_version(headers, version)
         if unknown is not None:  # before what else that version may need: a client that speaks it cannot know ours
-            data = unsupported_version_data(unknown, supported)
-            return Refusal(UNSUPPORTED_VERSION, "Unsupported protocol version", data)
+            return _unsupported(unknown, supported)
         mismatch = check_request_headers(headers, request, rule, version)
         if mismatch is not None:
             return Refusal(HEADER_MISMATCH, mismatch.message)
     if isinstance(meta, Fault):
         return Refusal(meta.code, meta.message)
     if meta.version not in MODERN_VERSIONS:
-        data = unsupported_version_data(meta.version, supported)
-        return Refusal(UNSUPPORTED_VERSION, "Unsupported protocol version", data)
+        return _unsupported(meta.version, supported)
     if rule is None:
         return Refusal(METHOD_NOT_FOUND, "Method not found")
     name = request_name(request, rule)
     if name is None and rule.name_field is not None:
         return Refusal(INVALID_PARAMS, f"Invalid params: 'params.{rule.name_field}' must be a string")
     return Admitted(rule, meta, name)
+
+
+def _unsupported(version: str, supported: tuple[str, ...]) -> Refusal:
+    data = unsupported_version_data(version, supported)
+    return Refusal(UNSUPPORTED_VERSION, "Unsupported protocol version", data)
 
 
 def _unknown_version(headers: dict[bytes, bytes], in_body: str | None) -> str | None:

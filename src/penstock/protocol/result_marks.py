@@ -27,21 +27,22 @@ except ImportError:
 
 _NAMES: Final = (b"isError", b"resultType", b"content", b"structuredContent", b"ttlMs", b"cacheScope", b"_meta")
 _ERROR: Final = 0
-"""Places of each; numbers of their own, as compiled they are not looked up."""
-_TYPE: Final = 2
-_CONTENT: Final = 4
-_STRUCTURED: Final = 6
-_TTL: Final = 8
-_SCOPE: Final = 10
-_META: Final = 12
-_COMPLETE: Final = b'"complete"'
+"""Number of each name; constants of their own, as compiled they are not looked up."""
+_TYPE: Final = 1
+_CONTENT: Final = 2
+_STRUCTURED: Final = 3
+_TTL: Final = 4
+_SCOPE: Final = 5
+_META: Final = 6
+COMPLETE: Final = b'"complete"'
+"""The `resultType` of what is no less than a result, as JSON."""
 _decode_marks: Final = msgspec.json.Decoder(FoundMarks).decode
 
 
 class ResultMarks:
     """The members of a result that the gateway looks at; what is not there is UNSET. Raw slices of the result's own bytes."""
 
-    __slots__ = ("_found", "_places", "_text", "is_complete", "is_error")
+    __slots__ = ("_places", "_text", "_values", "is_complete", "is_error")
 
     def __init__(
         self,
@@ -49,15 +50,15 @@ class ResultMarks:
         is_complete: bool,
         text: bytes | memoryview,
         places: Places,
-        found: FoundMarks | None,
+        values: tuple[Raw | UnsetType, ...] = (),
     ) -> None:
         self.is_error: Final = is_error
         self.is_complete: Final = is_complete
         """It says that it is no less than a result, or does not say (as in a legacy server's)."""
         self._text: Final = text
         self._places: Final = places
-        self._found: Final = found
-        """From msgspec, which does not say where they stand."""
+        self._values: Final = values
+        """Of msgspec, which does not say where they stand: in the order of the names."""
 
     def __repr__(self) -> str:
         kind = "" if self.is_complete else " incomplete"
@@ -66,36 +67,38 @@ class ResultMarks:
     @property
     def result_type(self) -> Raw | UnsetType:
         """A JSON value, as are all others."""
-        return self._at(_TYPE) if self._found is None else self._found.result_type
+        return self._of(_TYPE)
 
     @property
     def content(self) -> Raw | UnsetType:
         """Of a tool's result."""
-        return self._at(_CONTENT) if self._found is None else self._found.content
+        return self._of(_CONTENT)
 
     @property
     def structured_content(self) -> Raw | UnsetType:
         """Of a tool's result."""
-        return self._at(_STRUCTURED) if self._found is None else self._found.structured_content
+        return self._of(_STRUCTURED)
 
     @property
     def ttl_ms(self) -> Raw | UnsetType:
         """How long the result holds."""
-        return self._at(_TTL) if self._found is None else self._found.ttl_ms
+        return self._of(_TTL)
 
     @property
     def cache_scope(self) -> Raw | UnsetType:
         """For whom it holds."""
-        return self._at(_SCOPE) if self._found is None else self._found.cache_scope
+        return self._of(_SCOPE)
 
     @property
     def meta(self) -> Raw | UnsetType:
         """`_meta`."""
-        return self._at(_META) if self._found is None else self._found.meta
+        return self._of(_META)
 
-    def _at(self, place: int) -> Raw | UnsetType:
-        begin = self._places[place]
-        return UNSET if begin < 0 else Raw(memoryview(self._text)[begin : self._places[place + 1]])
+    def _of(self, number: int) -> Raw | UnsetType:
+        if self._values:
+            return self._values[number]
+        begin, end = self._places[2 * number], self._places[2 * number + 1]
+        return UNSET if begin < 0 else Raw(memoryview(self._text)[begin:end])
 
 
 def read_marks(result: bytes | memoryview, find: FindMembers | None = members_of) -> ResultMarks | None:
@@ -114,19 +117,21 @@ def read_marks(result: bytes | memoryview, find: FindMembers | None = members_of
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     kind = found.result_type
-    return ResultMarks(found.is_error, kind is UNSET or bytes(kind) == _COMPLETE, result, (), found)
+    is_complete = kind is UNSET or bytes(kind) == COMPLETE
+    return ResultMarks(found.is_error, is_complete, result, (), msgspec.structs.astuple(found))
 
 
 def _marks_at(result: bytes | memoryview, places: Places) -> ResultMarks | None:
-    at = places[_ERROR]
-    said = b"false" if at < 0 else _part(result, at, places[_ERROR + 1])
+    said = _part(result, places, _ERROR) or b"false"
     is_error = said == b"true"
     if not is_error and said != b"false":
         return None
-    at = places[_TYPE]
-    is_complete = at < 0 or _part(result, at, places[_TYPE + 1]) == _COMPLETE
-    return ResultMarks(is_error, is_complete, result, places, None)
+    return ResultMarks(is_error, (_part(result, places, _TYPE) or COMPLETE) == COMPLETE, result, places)
 
 
-def _part(text: bytes | memoryview, begin: int, end: int) -> bytes:
+def _part(text: bytes | memoryview, places: Places, number: int) -> bytes:
+    """The value of that member; empty where it is not there."""
+    begin, end = places[2 * number], places[2 * number + 1]
+    if begin < 0:
+        return b""
     return text[begin:end] if isinstance(text, bytes) else bytes(text[begin:end])

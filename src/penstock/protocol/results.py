@@ -17,13 +17,11 @@ from penstock.protocol.errors import INTERNAL_ERROR
 from penstock.protocol.messages import Fault
 from penstock.protocol.meta import SERVER_INFO
 from penstock.protocol.methods import METHODS
-from penstock.protocol.result_marks import ResultMarks
+from penstock.protocol.result_marks import COMPLETE, ResultMarks
 from penstock.protocol.versions import Era
 
 FIRST_STRUCTURED: Final = "2025-06-18"
 """First revision with structured output and resource links."""
-COMPLETE: Final = b'"complete"'
-"""The `resultType` of what is no less than a result, as JSON."""
 MAX_TTL_MS: Final = 365 * 86_400_000
 """A year; longer hints mean no more than that."""
 
@@ -178,7 +176,7 @@ def _to_legacy_quickly(raw: bytes, marks: ResultMarks) -> bytes | None:
     structured = marks.structured_content
     if marks.result_type is UNSET or marks.content is UNSET or marks.meta is not UNSET:
         return None
-    if marks.ttl_ms is not UNSET or marks.cache_scope is not UNSET or bytes(marks.result_type) != COMPLETE:
+    if marks.ttl_ms is not UNSET or marks.cache_scope is not UNSET or not marks.is_complete:
         return None
     if structured is not UNSET and bytes(memoryview(structured)[:1]) != b"{":
         return None

@@ -205,3 +205,16 @@ def call_of(
     params = {"name": msgspec.Raw(json.dumps(tool).encode()), "arguments": msgspec.Raw(json.dumps(arguments).encode())}
     raw = None if meta is None else {key: msgspec.Raw(json.dumps(value).encode()) for key, value in meta.items()}
     return Call("tools/call", params, caller=caller, name=tool, meta=raw, notify=notify)
+
+
+def modern(script: Script) -> Script:
+    """A modern server: describes itself, and answers all else by the script."""
+
+    async def answer(asked: Asked, line: Line) -> bytes | None:
+        if asked.rpc == "server/discover":
+            return discovered(asked)
+        if asked.rpc == "initialize":
+            return error(asked, 404, -32601)
+        return await script(asked, line)
+
+    return answer

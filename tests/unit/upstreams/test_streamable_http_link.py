@@ -5,15 +5,13 @@ import pytest
 from penstock.protocol.headers import decode_value
 from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Caller, Result
+from tests.unit.upstreams.legacy_kit import legacy
 from tests.unit.upstreams.scripted_http import (
     Asked,
     Line,
     Script,
     call_of,
-    discovered,
-    error,
-    http,
-    initialized,
+    modern,
     result,
     serving,
 )
@@ -27,30 +25,18 @@ def caller(era: Era, principal: str, session: str | None = None) -> Caller:
     return Caller(era, revision, session, b'{"roots":{}}', b'{"name":"a","version":"1"}', principal)
 
 
-def server(era: Era) -> Script:
-    """One that speaks that era alone; its sessions are numbered."""
-    issued = 0
+async def echo(asked: Asked, _: Line) -> bytes:
+    return result(asked, content=[], resultType="complete")
 
-    async def script(asked: Asked, _: Line) -> bytes | None:
-        nonlocal issued
-        if asked.rpc == "server/discover":
-            return discovered(asked) if era is Era.MODERN else http(400, b"no session", "text/plain")
-        if asked.rpc == "initialize" and era is Era.MODERN:
-            return error(asked, 404, -32601)
-        if asked.rpc == "initialize":
-            issued += 1
-            return initialized(asked, f"s-{issued}", "2025-11-25")
-        if asked.rpc == "tools/call":
-            return result(asked, content=[], resultType="complete")
-        return http(405) if asked.method == "GET" else http(202)
 
-    return script
+def server_of(era: Era) -> Script:
+    return modern(echo) if era is Era.MODERN else legacy(echo)
 
 
 @pytest.mark.parametrize("era", Era)
 @pytest.mark.parametrize("principal", ["ada", "Žofie"])
 async def test_each_request_of_a_caller_says_who_it_is(era: Era, principal: str) -> None:
-    async with serving(server(era), **TOLD) as (scripted, upstream):
+    async with serving(server_of(era), **TOLD) as (scripted, upstream):
         await upstream.call(call_of(caller(era, "", "nobody's"), "warm"))
         before = len(scripted.asked)
         for _ in range(2):
@@ -69,7 +55,7 @@ async def test_each_request_of_a_caller_says_who_it_is(era: Era, principal: str)
 
 
 async def test_principals_share_no_session() -> None:
-    async with serving(server(Era.LEGACY), **TOLD) as (scripted, upstream):
+    async with serving(legacy(echo), **TOLD) as (scripted, upstream):
         for principal in ("ada", "bob", "ada"):
             await upstream.call(call_of(caller(Era.MODERN, principal), "work"))
         used = [(asked.headers[WHO], asked.headers["mcp-session-id"]) for asked in scripted.all("tools/call")]
@@ -79,6 +65,6 @@ async def test_principals_share_no_session() -> None:
 
 @pytest.mark.parametrize("era", Era)
 async def test_no_other_server_is_told(era: Era) -> None:
-    async with serving(server(era)) as (scripted, upstream):
+    async with serving(server_of(era)) as (scripted, upstream):
         await upstream.call(call_of(caller(era, "ada", "s"), "work"))
         assert not any("ada" in str(asked.headers) for asked in scripted.asked)

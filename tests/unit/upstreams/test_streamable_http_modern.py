@@ -21,30 +21,16 @@ from tests.unit.upstreams.scripted_http import (
     MODERN,
     Asked,
     Line,
-    Script,
     call_of,
     chunk,
-    discovered,
     error,
     http,
+    modern,
     result,
     rpc,
     serving,
     stream,
 )
-
-
-def modern(script: Script) -> Script:
-    """A modern server: describes itself, and answers all else by the script."""
-
-    async def answer(asked: Asked, line: Line) -> bytes | None:
-        if asked.rpc == "server/discover":
-            return discovered(asked)
-        if asked.rpc == "initialize":
-            return error(asked, 404, -32601)
-        return await script(asked, line)
-
-    return answer
 
 
 async def echo(asked: Asked, _: Line) -> bytes:
