@@ -93,6 +93,11 @@ class Port:
             self.notes = [*self.notes[-MAX_NOTES:], note]
             self.noted.notify_all()
 
+    def forget(self, since: int) -> None:
+        """Forget the exchanges since number `since`: others who look at them would take a mutation for what was sent."""
+        with self.noted:
+            self.notes = self.notes[:since]
+
     def wait_for(self, wanted: Callable[[Note], bool], since: int, seconds: float) -> Note | None:
         """The first exchange since number `since` that is wanted; None when none comes in time."""
         with self.noted:

@@ -172,7 +172,7 @@ class Scene:
 
     @property
     def history(self) -> list[Note]:
-        """What it sent since it started."""
+        """What it sent since it started, but in runs that mutated it."""
         return self._port.notes
 
     def sent_call(self, method: str = "tools/call") -> Note:

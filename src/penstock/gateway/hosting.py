@@ -52,6 +52,8 @@ class HostedServer:
         self.settings: Final = settings
         self.name: Final = settings.name
         self.upstream: Final = upstream
+        self.server_info = b""
+        """What it calls itself, a JSON object; empty when it has not said so yet."""
         self.listing = known
         self.is_stale = known is not None
         """Whether the listing is from an earlier run and not yet confirmed."""
@@ -92,10 +94,15 @@ class HostedServer:
         return said is not None and Era.MODERN in said.eras and declares_tasks(said.capabilities)
 
     @property
-    def server_info(self) -> bytes:
-        """What it calls itself, a JSON object; empty when it has not said so yet."""
-        said = b"" if self.listing is None else bytes(self.listing.description.server_info)
-        return said if len(said) > 2 else b""
+    def listing(self) -> Listing | None:
+        """What it last said of itself and its lists."""
+        return self._listing
+
+    @listing.setter
+    def listing(self, listing: Listing | None) -> None:
+        self._listing = listing
+        said = b"" if listing is None else bytes(listing.description.server_info)
+        self.server_info = said if len(said) > 2 else b""  # many calls need it, and they do not ask for it anew
 
     @property
     def state(self) -> str:

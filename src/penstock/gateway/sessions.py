@@ -17,6 +17,7 @@ from penstock.errors import SealError
 from penstock.gateway.client_questions import ClientQuestions
 from penstock.gateway.eviction import oldest_idle
 from penstock.gateway.listeners import Listener
+from penstock.gateway.sealed_session import SealedSession
 from penstock.identity.seal import Sealer
 from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Caller, Cancellable
@@ -30,18 +31,7 @@ _MAX_CLIENT_INFO: Final = 512
 _CORE: Final = ("elicitation", "sampling", "roots")
 
 
-class _Sealed(msgspec.Struct, array_like=True):
-    key: str
-    view: str
-    revision: str
-    opened: int
-    capabilities: bytes
-    client_info: bytes
-    worker: int = 0
-    principal: str = ""
-
-
-_decode: Final = msgspec.msgpack.Decoder(_Sealed).decode
+_decode: Final = msgspec.msgpack.Decoder(SealedSession).decode
 _decode_stream: Final = msgspec.msgpack.Decoder(tuple[str, str, int]).decode
 
 
@@ -143,7 +133,7 @@ class Sessions:
         self, view: str, revision: str, capabilities: bytes, client_info: bytes, *, worker: int = 0, principal: str = ""
     ) -> str:
         """A new session's id, to be sent as `Mcp-Session-Id`; `worker` is its home, `principal` whose it is."""
-        sealed = _Sealed(
+        sealed = SealedSession(
             os.urandom(12).hex(),
             view,
             revision,
@@ -226,7 +216,7 @@ class Sessions:
         session.is_over = True
         self._on_end(session)
 
-    def _remember(self, token: bytes, sealed: _Sealed) -> ClientSession:
+    def _remember(self, token: bytes, sealed: SealedSession) -> ClientSession:
         caller = Caller(
             Era.LEGACY, sealed.revision, sealed.key, sealed.capabilities, sealed.client_info, sealed.principal
         )

@@ -41,6 +41,7 @@ class Worker:
         self.admittance = admittance
         self._modern = ModernEdge(context)
         self._legacy = LegacyEdge(context)
+        self._calls: Final = self._legacy.calls
         self._sse = SseEdge(context, self._legacy)
         self.is_draining = False
 
@@ -64,7 +65,7 @@ class Worker:
             message = decode(request.body)
             if facts.is_modern and type(message) is Request:
                 self._modern.request(exchange, view, message, facts)
-            else:
+            elif type(message) is not Request or not self._calls.repeat(exchange, view, message, facts):
                 self._take(exchange, view, message, facts)
         elif request.method == b"DELETE":
             self._legacy.end_session(exchange, view, facts)

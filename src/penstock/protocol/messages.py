@@ -62,6 +62,15 @@ class Fault(msgspec.Struct, frozen=True):
 Message = Request | Notification | Reply
 
 
+class FoundHead(msgspec.Struct, rename="camel", gc=False):
+    """What `results` looks at in a result nobody has looked into."""
+
+    result_type: str = "complete"
+    is_error: bool | None = False
+    ttl_ms: float | None = 0
+    cache_scope: str | None = "private"
+
+
 class FoundMarks(msgspec.Struct, rename="camel", gc=False):
     """What `result_marks` looks at in a result, as msgspec finds it; what is not there is UNSET."""
 

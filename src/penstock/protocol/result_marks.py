@@ -27,13 +27,13 @@ except ImportError:
 
 _NAMES: Final = (b"isError", b"resultType", b"content", b"structuredContent", b"ttlMs", b"cacheScope", b"_meta")
 _ERROR: Final = 0
-"""Number of each name; constants of their own, as compiled they are not looked up."""
-_TYPE: Final = 1
-_CONTENT: Final = 2
-_STRUCTURED: Final = 3
-_TTL: Final = 4
-_SCOPE: Final = 5
-_META: Final = 6
+"""Numbers of the names; constants, as compiled they are not looked up."""
+TYPE: Final = 1
+CONTENT: Final = 2
+STRUCTURED: Final = 3
+TTL: Final = 4
+SCOPE: Final = 5
+META: Final = 6
 COMPLETE: Final = b'"complete"'
 """The `resultType` of what is no less than a result, as JSON."""
 _decode_marks: Final = msgspec.json.Decoder(FoundMarks).decode
@@ -65,36 +65,19 @@ class ResultMarks:
         return f"<ResultMarks{' error' if self.is_error else kind} of {len(self._text)} bytes>"
 
     @property
-    def result_type(self) -> Raw | UnsetType:
-        """A JSON value, as are all others."""
-        return self._of(_TYPE)
+    def is_structure_object(self) -> bool:
+        """Whether `structuredContent` is there and an object: what revisions before 2026-07-28 can have."""
+        structured = self.value(STRUCTURED)
+        return structured is not UNSET and bytes(memoryview(structured)[:1]) == b"{"
 
-    @property
-    def content(self) -> Raw | UnsetType:
-        """Of a tool's result."""
-        return self._of(_CONTENT)
+    def has(self, number: int) -> bool:
+        """Whether the member of that number is there."""
+        if self._values:
+            return self._values[number] is not UNSET
+        return self._places[2 * number] >= 0
 
-    @property
-    def structured_content(self) -> Raw | UnsetType:
-        """Of a tool's result."""
-        return self._of(_STRUCTURED)
-
-    @property
-    def ttl_ms(self) -> Raw | UnsetType:
-        """How long the result holds."""
-        return self._of(_TTL)
-
-    @property
-    def cache_scope(self) -> Raw | UnsetType:
-        """For whom it holds."""
-        return self._of(_SCOPE)
-
-    @property
-    def meta(self) -> Raw | UnsetType:
-        """`_meta`."""
-        return self._of(_META)
-
-    def _of(self, number: int) -> Raw | UnsetType:
+    def value(self, number: int) -> Raw | UnsetType:
+        """The JSON of the member of that number."""
         if self._values:
             return self._values[number]
         begin, end = self._places[2 * number], self._places[2 * number + 1]
@@ -126,7 +109,7 @@ def _marks_at(result: bytes | memoryview, places: Places) -> ResultMarks | None:
     is_error = said == b"true"
     if not is_error and said != b"false":
         return None
-    return ResultMarks(is_error, (_part(result, places, _TYPE) or COMPLETE) == COMPLETE, result, places)
+    return ResultMarks(is_error, (_part(result, places, TYPE) or COMPLETE) == COMPLETE, result, places)
 
 
 def _part(text: bytes | memoryview, places: Places, number: int) -> bytes:

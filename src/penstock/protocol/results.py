@@ -7,17 +7,27 @@ a revision cannot express is rewritten, and only when it is there.
 Source: schema.ts of each revision (Result, CacheableResult, CallToolResult, Tool, ContentBlock).
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
 from penstock.protocol.content import down_level_blocks, down_level_messages, down_level_tools, text_block
 from penstock.protocol.errors import INTERNAL_ERROR
-from penstock.protocol.messages import Fault
+from penstock.protocol.messages import Fault, FoundHead
 from penstock.protocol.meta import SERVER_INFO
 from penstock.protocol.methods import METHODS
-from penstock.protocol.result_marks import COMPLETE, ResultMarks
+from penstock.protocol.result_marks import (
+    COMPLETE,
+    CONTENT,
+    META,
+    SCOPE,
+    STRUCTURED,
+    TTL,
+    TYPE,
+    ResultMarks,
+    read_marks,
+)
 from penstock.protocol.versions import Era
 
 FIRST_STRUCTURED: Final = "2025-06-18"
@@ -29,7 +39,7 @@ _NOT_AN_OBJECT: Final = Fault(INTERNAL_ERROR, "The server's result is not a JSON
 _CACHEABLE: Final = frozenset(method for method, rule in METHODS[Era.MODERN].items() if rule.cacheable)
 
 
-class ResultHead(msgspec.Struct, frozen=True):
+class ResultHead(NamedTuple):
     """What the gateway looks at in a result."""
 
     result_type: str
@@ -41,24 +51,9 @@ class ResultHead(msgspec.Struct, frozen=True):
     """`public` only if the server said exactly that; else `private`."""
 
 
-class _Head(msgspec.Struct, rename="camel", gc=False):
-    result_type: str = "complete"
-    is_error: bool | None = False
-    ttl_ms: float | None = 0
-    cache_scope: str | None = "private"
-
-
-class _Marks(msgspec.Struct, rename="camel", gc=False):
-    result_type: Raw | UnsetType = UNSET
-    ttl_ms: Raw | UnsetType = UNSET
-    cache_scope: Raw | UnsetType = UNSET
-    meta: Raw | UnsetType = msgspec.field(default=UNSET, name="_meta")
-
-
-_decode_head = msgspec.json.Decoder(_Head).decode
-_decode_marks = msgspec.json.Decoder(_Marks).decode
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-_encode = msgspec.json.Encoder().encode
+_decode_head: Final = msgspec.json.Decoder(FoundHead).decode
+_decode_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def classify(raw: bytes) -> ResultHead | Fault:
@@ -92,19 +87,12 @@ def to_modern(raw: bytes, method: str, *, server_info: bytes = b"", marks: Resul
     Adds `resultType`, on the six cacheable methods also `ttlMs` 0 and `cacheScope` private where they are missing, and
     `serverInfo` to its `_meta` when `server_info` (a JSON object) is given.
     """
-    found: ResultMarks | _Marks
-    if marks is not None:
-        found = marks
-    else:
-        try:
-            found = _decode_marks(raw)
-        except msgspec.DecodeError:
-            return _NOT_AN_OBJECT
     cacheable = method in _CACHEABLE
-    if found.result_type is UNSET and not (cacheable and (found.ttl_ms is not UNSET or found.cache_scope is not UNSET)):
+    found = read_marks(raw) if marks is None else marks
+    if found is not None and not found.has(TYPE) and not (cacheable and (found.has(TTL) or found.has(SCOPE))):
         if not server_info:
             return _splice(_HEADS[cacheable], raw)
-        if found.meta is UNSET:
+        if not found.has(META):
             return _splice(_NAMED_HEADS[cacheable] % server_info, raw)
     return _to_modern_slowly(raw, cacheable, server_info)
 
@@ -124,8 +112,10 @@ def _splice(head: bytes, raw: bytes) -> bytes:
     return head[:-1] + rest if rest[:1] == b"}" else head + rest
 
 
-def _to_modern_slowly(raw: bytes, cacheable: bool, server_info: bytes) -> bytes:
-    members = _decode_members(raw)
+def _to_modern_slowly(raw: bytes, cacheable: bool, server_info: bytes) -> bytes | Fault:
+    members = _members(raw)
+    if isinstance(members, Fault):
+        return members
     members["resultType"] = Raw(COMPLETE)
     if cacheable:
         head = classify(raw)
@@ -173,12 +163,11 @@ def _to_legacy_quickly(raw: bytes, marks: ResultMarks) -> bytes | None:
     """A tool's result without its `resultType`, cut out of the bytes; None where more than that must change, or it is not found
     near an end.
     """
-    structured = marks.structured_content
-    if marks.result_type is UNSET or marks.content is UNSET or marks.meta is not UNSET:
+    if not marks.has(TYPE) or not marks.has(CONTENT) or marks.has(META):
         return None
-    if marks.ttl_ms is not UNSET or marks.cache_scope is not UNSET or not marks.is_complete:
+    if marks.has(TTL) or marks.has(SCOPE) or not marks.is_complete:
         return None
-    if structured is not UNSET and bytes(memoryview(structured)[:1]) != b"{":
+    if marks.has(STRUCTURED) and not marks.is_structure_object:
         return None
     if raw.endswith(_COMPLETE_AT_END):  # as nearly all servers write it; nothing but the object itself can end there
         return raw[: -len(_COMPLETE_AT_END)] + b"}"

@@ -88,12 +88,18 @@ def reference(result: bytes) -> dict[str, Any] | None:
 def values(marks: ResultMarks | FoundMarks | None) -> dict[str, Any] | None:
     if marks is None:
         return None
-    found = {
-        name: bytes(value) if isinstance(value := getattr(marks, name), msgspec.Raw) else value
-        for name in FoundMarks.__struct_fields__
-    }
+    names = FoundMarks.__struct_fields__
+    if isinstance(marks, FoundMarks):
+        found = {name: getattr(marks, name) for name in names}
+    else:
+        found = {name: marks.value(number) for number, name in enumerate(names) if number}
+        assert [marks.has(number) for number in range(1, 7)] == [value is not UNSET for value in found.values()]
+    found = {name: bytes(value) if isinstance(value, msgspec.Raw) else value for name, value in found.items()}
     if isinstance(marks, ResultMarks):
+        found["is_error"] = marks.is_error
         assert marks.is_complete is (found["result_type"] in {UNSET, b'"complete"'})
+        structured = found["structured_content"]
+        assert marks.is_structure_object is (structured is not UNSET and structured.startswith(b"{"))
     return found
 
 

@@ -16,14 +16,13 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.gateway.client_questions import worker_of
 from penstock.gateway.context import GatewayContext
-from penstock.gateway.edges.calling import RunningCall, result_body
+from penstock.gateway.edges.calling import result_body
 from penstock.gateway.edges.head import HeadFacts
-from penstock.gateway.edges.legacy_form import LegacyForm
+from penstock.gateway.edges.legacy_calls import LegacyCalls
 from penstock.gateway.edges.listening import Listening
-from penstock.gateway.edges.parts import client_headers, completion_route, cursor_of, name_of, unknown_name, when_listed
+from penstock.gateway.edges.parts import cursor_of, name_of, when_listed
 from penstock.gateway.edges.refusal import away
 from penstock.gateway.hops import Hops
-from penstock.gateway.known_call import NO_META, KnownCall
 from penstock.gateway.replay import worker_of_event
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
@@ -33,20 +32,17 @@ from penstock.protocol.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
-    RESOURCE_NOT_FOUND,
 )
 from penstock.protocol.input_required import INPUT_RESPONSES, REQUEST_STATE
-from penstock.protocol.messages import Fault, Message, Notification, Reply, Request
-from penstock.protocol.meta import LOG_LEVEL, LOG_LEVELS, decode_legacy_meta
-from penstock.protocol.methods import MethodRule, lookup
-from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era, answer_to_initialize
+from penstock.protocol.messages import Message, Notification, Reply, Request
+from penstock.protocol.meta import LOG_LEVELS
+from penstock.protocol.methods import lookup
+from penstock.protocol.versions import Era, answer_to_initialize
 from penstock.upstreams.calls import Caller, Failure
 
 Begin = Callable[[View, str, bytes, bytes], bytes]
 """Opens a session of that view, revision, capabilities and client info (JSON); returns header lines for the answer."""
 _EMPTY: Final = b"{}"
-_KNOWN_CALLERS: Final = 1024
-_MAX_KNOWN_NAME: Final = 512
 _FOR_ALL_WORKERS: Final = frozenset(
     {"notifications/cancelled", "notifications/progress", "notifications/roots/list_changed"}
 )
@@ -64,9 +60,7 @@ class LegacyEdge:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._listening = Listening(context)
-        self._stateless: dict[tuple[str, str], Caller] = {}
-        """By revision and principal."""
-        self._forms = {revision: LegacyForm(revision, context.parking, context.replay) for revision in LEGACY_VERSIONS}
+        self.calls: Final = LegacyCalls(context)
 
     def __repr__(self) -> str:
         return f"<LegacyEdge {self._context.sessions!r}>"
@@ -76,7 +70,7 @@ class LegacyEdge:
         if isinstance(message, Request) and message.method == "initialize":
             self.initialize(exchange, view, message, partial(self._open_session, facts.principal))
             return
-        found = self._session_of(exchange, view, facts)
+        found = self.calls.client_of(exchange, view, facts)
         if found is not None:
             hops = None if facts.admittance.is_internal else self._context.hops
             self.take(exchange, view, message, facts, *found, hops=hops)
@@ -172,7 +166,7 @@ class LegacyEdge:
         elif not facts.takes_stream:
             exchange.respond(406, _transport_error(INVALID_REQUEST, "Not Acceptable: GET opens a text/event-stream"))
         else:
-            found = self._session_of(exchange, view, facts)
+            found = self.calls.client_of(exchange, view, facts)
             session = found[1] if found is not None else None
             hops = None if facts.admittance.is_internal else self._context.hops
             if session is None:
@@ -189,7 +183,7 @@ class LegacyEdge:
 
     def is_refused(self, exchange: Exchange, view: View, facts: HeadFacts) -> bool:
         """Whether the request's session or version is none of ours; then that has been answered."""
-        return self._session_of(exchange, view, facts) is None
+        return self.calls.client_of(exchange, view, facts) is None
 
     def end_session(self, exchange: Exchange, view: View, facts: HeadFacts) -> None:
         """DELETE: from now on the session's id is unknown."""
@@ -198,7 +192,7 @@ class LegacyEdge:
                 400, _transport_error(INVALID_REQUEST, "Bad Request: DELETE needs an Mcp-Session-Id header")
             )
             return
-        found = self._session_of(exchange, view, facts)
+        found = self.calls.client_of(exchange, view, facts)
         if found is None or found[1] is None:
             return
         self.close(view, found[1])
@@ -218,34 +212,6 @@ class LegacyEdge:
     async def _end_session_everywhere(hops: Hops, exchange: Exchange) -> None:
         await hops.others_told(exchange)
         exchange.respond(204)
-
-    def _session_of(
-        self, exchange: Exchange, view: View, facts: HeadFacts
-    ) -> tuple[Caller, ClientSession | None] | None:
-        """Who calls; None when that was refused."""
-        revision = facts.version or DEFAULT_LEGACY
-        if revision not in LEGACY_VERSIONS:
-            supported = ", ".join(LEGACY_VERSIONS)
-            message = f"Bad Request: unsupported MCP-Protocol-Version '{revision[:40]}' (supported: {supported})"
-            exchange.respond(400, _transport_error(INVALID_REQUEST, message))
-            return None
-        token = facts.session
-        if token is None:
-            return self._stateless_caller(revision, facts.principal), None
-        session = self._context.sessions.find(view.name, token, facts.principal)
-        if session is None:
-            exchange.respond(404, _transport_error(INVALID_REQUEST, "Session not found: initialize again"))
-            return None
-        return session.caller, session
-
-    def _stateless_caller(self, revision: str, principal: str) -> Caller:
-        """Who sent no session id: curl, and clients of servers that keep no sessions."""
-        caller = self._stateless.get((revision, principal))
-        if caller is None:
-            if len(self._stateless) >= _KNOWN_CALLERS:
-                del self._stateless[next(iter(self._stateless))]
-            caller = self._stateless[revision, principal] = Caller(Era.LEGACY, revision, None, principal=principal)
-        return caller
 
     def _open_session(
         self, principal: str, view: View, revision: str, capabilities: bytes, client_info: bytes
@@ -290,14 +256,8 @@ class LegacyEdge:
         ):  # words of the other era, which reach no server unsealed
             params.pop(REQUEST_STATE, None)
             params.pop(INPUT_RESPONSES, None)
-        known = view.known.get(facts)
-        if known is not None and known.meta is NO_META and known.method == method and "_meta" not in params:
-            field = known.name_field
-            if params.get(field) == known.name and (session is None or session.log_level is None):
-                params[field] = known.route.name_json
-                running = RunningCall(exchange, request.id, facts, known.route, self._forms[caller.revision], session)
-                running.begin(method, params, caller, None, known.headers)
-                return
+        if self.calls.begin_known(exchange, view, request, facts, caller, session):
+            return
         rule = lookup(Era.LEGACY, method)
         if rule is None or method.startswith("tasks/") or rule.since > caller.revision:
             self._refuse(exchange, request, METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
@@ -312,7 +272,7 @@ class LegacyEdge:
         elif method in _SUBSCRIBING:
             self._subscribe(exchange, view, request, session)
         else:
-            self._start_call(exchange, view, request, facts, rule, caller, session)
+            self.calls.begin(exchange, view, request, facts, rule, caller, session)
 
     def _notification(self, notification: Notification, view: View, session: ClientSession | None) -> None:
         if session is None:
@@ -359,9 +319,9 @@ class LegacyEdge:
         if refusal is None:
             status, body = 200, encode_result(request.id, _EMPTY)
         elif isinstance(refusal, Failure):
-            status, body = self._forms[session.caller.revision].failure("resources/read", refusal, request.id)
+            status, body = self.calls.forms[session.caller.revision].failure("resources/read", refusal, request.id)
         else:
-            status, body = self._forms[session.caller.revision].refusal(refusal, request.id)
+            status, body = self.calls.forms[session.caller.revision].refusal(refusal, request.id)
         exchange.respond(status, body)
 
     def _list(self, exchange: Exchange, view: View, request: Request, caller: Caller) -> None:
@@ -379,48 +339,6 @@ class LegacyEdge:
             self._refuse(exchange, request, METHOD_NOT_FOUND, "this view has just been removed")
         else:
             self._list(exchange, view, request, caller)
-
-    def _start_call(
-        self,
-        exchange: Exchange,
-        view: View,
-        request: Request,
-        facts: HeadFacts,
-        rule: MethodRule,
-        caller: Caller,
-        session: ClientSession | None,
-    ) -> None:
-        params, method = request.params, request.method
-        said = params.pop("_meta", None)
-        meta: dict[str, msgspec.Raw] = {}
-        if said is not None:
-            read = decode_legacy_meta(said)
-            if isinstance(read, Fault):
-                self._refuse(exchange, request, read.code, read.message)
-                return
-            meta = read.rest
-        name = name_of(params, rule.name_field) if rule.name_field else None
-        if name is None and rule.name_field:
-            self._refuse(
-                exchange, request, INVALID_PARAMS, f"Invalid params: 'params.{rule.name_field}' must be a string"
-            )
-            return
-        route = completion_route(view, params) if name is None else view.find(method, name)
-        if route is None:
-            code = RESOURCE_NOT_FOUND if method == "resources/read" else INVALID_PARAMS
-            self._refuse(exchange, request, code, unknown_name(method, name))
-            return
-        headers = client_headers(facts, exchange.request.headers, route.server.settings.forward_headers)
-        field = rule.name_field
-        if field:
-            if said is None and len(params[field]) <= _MAX_KNOWN_NAME:
-                written = params[field].copy()  # not a slice that keeps the whole body
-                view.known.remember(facts, KnownCall(route, caller, method, NO_META, field, written, headers))
-            params[field] = route.name_json
-        if session is not None and session.log_level is not None:
-            meta[LOG_LEVEL] = session.log_level
-        running = RunningCall(exchange, request.id, facts, route, self._forms[caller.revision], session)
-        running.begin(method, params, caller, meta or None, headers)
 
     def _refuse(self, exchange: Exchange, request: Request, code: int, message: str) -> None:
         exchange.respond(200, encode_error(request.id, code, message, null_id=False))
