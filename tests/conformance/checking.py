@@ -18,6 +18,8 @@ from tests.conformance.stage import Stage
 
 AT_ONCE: Final = 6
 """Checks that run side by side; they wait more than they work."""
+TRIES: Final = 3
+"""Of a run whose mutation meets nothing."""
 
 Body = Callable[[Scene], None]
 
@@ -111,6 +113,16 @@ def _where(error: BaseException) -> str:
 
 
 def _problem(run: Run, check: Check, stage: Stage) -> str | None:
+    """A mutation that met nothing is tried again: what stands on the stage may still suffer from the mutation before."""
+    for _ in range(TRIES - 1):
+        problem, met_nothing = _problem_once(run, check, stage)
+        if not met_nothing:
+            return problem
+    return _problem_once(run, check, stage)[0]
+
+
+def _problem_once(run: Run, check: Check, stage: Stage) -> tuple[str | None, bool]:
+    """The problem, and whether it is that the mutation met nothing."""
     mutation = Mutation(run.row.mutations[run.number]) if run.way == "mutated" else None
     scene = (
         stage.direct(run.cell, changes=check.changes)
@@ -126,11 +138,13 @@ def _problem(run: Run, check: Check, stage: Stage) -> str | None:
         except (
             Exception
         ) as error:  # the run could not be made: that proves nothing, mutated or not, and the others go on
-            return f"broke with {type(error).__name__} in {_where(error)}: {error}"
+            return f"broke with {type(error).__name__} in {_where(error)}: {error}", False
     if mutation is None:
         if run.way == "through" and run.row.waits:
-            return None if failure else f"{run.row.id} holds: take 'waits' off its row"
-        return failure
+            return (None if failure else f"{run.row.id} holds: take 'waits' off its row"), False
+        return failure, False
     if failure is None:
-        return f"passes in spite of the mutation ({mutation}; applied {mutation.applied} times)"
-    return None if mutation.applied else f"fails, but the mutation ({mutation}) met nothing: {failure}"
+        return f"passes in spite of the mutation ({mutation}; applied {mutation.applied} times)", not mutation.applied
+    if mutation.applied:
+        return None, False
+    return f"fails, but the mutation ({mutation}) met nothing: {failure}", True

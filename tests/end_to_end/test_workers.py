@@ -30,7 +30,7 @@ from tests.end_to_end.workers_kit import DRAIN, Workers, eventually, port_of
 from tests.peers.environments import ROOT, gateway_environment, penstock_command
 from tests.peers.processes import make_home
 
-BACK_SECONDS = 4.0
+BACK_SECONDS = 10.0
 """Within a second or two on a machine that does nothing else."""
 ELICITATION: dict[str, Any] = {"elicitation": {"form": {}}}
 
