@@ -18,7 +18,7 @@ import msgspec
 
 from penstock.clock import Clock
 from penstock.errors import ServerError, ServerUnavailable
-from penstock.http.client import ClientConnection, Response
+from penstock.http.client import Response
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.messages import Message, Notification
 from penstock.protocol.subscriptions import UPDATED
@@ -38,7 +38,6 @@ from penstock.upstreams.streamable_http_feed import Stream
 from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
-from penstock.upstreams.streamable_http_side import Supervisor
 from penstock.upstreams.turns import Habits
 
 _ADVICE: Final = "clients of a legacy revision that keep a session are not held up by others"
@@ -180,10 +179,6 @@ class LegacySse:
         except SseForgotten:
             self.lose(session)
             return await self._carry(await self.session_for(call.caller), call)
-
-    def begin(self, call: Call, connection: ClientConnection, supervisor: Supervisor) -> None:
-        """Nothing is sent at once: answers come on the stream, not over the connection that takes the call."""
-        return
 
     async def session_for(self, caller: Caller) -> SseSession:
         """The conversation of a caller; opened when there is none.

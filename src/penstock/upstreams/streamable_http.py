@@ -15,7 +15,6 @@ import msgspec
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import PenstockError, ServerError, ServerMisbehaved, ServerUnavailable
-from penstock.http.client import ConnectionLost
 from penstock.protocol.errors import METHOD_NOT_FOUND
 from penstock.protocol.subscriptions import LIST_CHANGED
 from penstock.protocol.versions import Era
@@ -28,13 +27,13 @@ from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.stdio_eras import Modern, NotModern, SpeaksOnly
 from penstock.upstreams.streamable_http_feed import FeedSide, LegacyFeed
-from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_handshake import NotLegacyAnswer, SpeaksSse
 from penstock.upstreams.streamable_http_legacy import LegacyHttp
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_modern import ModernHttp, NotModernAnswer
 from penstock.upstreams.streamable_http_reception import HttpCounts
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
+from penstock.upstreams.streamable_http_start import QuickStart
 
 __all__ = ["StreamableHttpSettings", "StreamableHttpUpstream"]
 
@@ -82,6 +81,17 @@ class StreamableHttpUpstream:
         self._probing: SingleFlight[None] = SingleFlight(f"probe of {name}")
         self._why_not: dict[Era, str] = {}
         self._description: Description | None = None
+        self._quick = QuickStart(
+            self,
+            self._link.pool,
+            self._choice,
+            self._counts,
+            modern=self._modern,
+            requests=self._modern.requests,
+            sessions=self._legacy_http.flights,
+        )
+        self.start: Final = self._quick.start
+        """See `QuickUpstream.start`."""
         self._sweeper: asyncio.Task[None] | None = None
         self._is_closed = False
         self._heard: Heard | None = None
@@ -111,28 +121,6 @@ class StreamableHttpUpstream:
         """Send one request in the era of its caller if the server has it; see `Upstream.call`."""
         self._counts.calls += 1
         return await self.follow(call, self._send(call))
-
-    def start(self, call: Call) -> Flight | None:
-        """Send one request at once when era, session and a connection are at hand; see `QuickUpstream.start`."""
-        era = self._choice[call.caller.era]
-        if era is None or self._sweeper is None:
-            return None
-        pool = self._link.pool
-        connection = pool.try_borrow()
-        if connection is None:
-            return None
-        try:
-            flight = (self._modern if era is Era.MODERN else self._legacy).begin(call, connection, self)
-        except ConnectionLost:  # it was dead already: nothing was written
-            flight = None
-        except BaseException:
-            pool.give_back(connection, discard=True)
-            raise
-        if flight is None:
-            pool.give_back(connection)
-        else:
-            self._counts.calls += 1
-        return flight
 
     async def follow(self, call: Call, work: Coroutine[Any, Any, Answer]) -> Answer:
         """What a side does about an answer that is not ordinary, and what there is to try beyond that."""
@@ -331,6 +319,7 @@ class StreamableHttpUpstream:
             raise self._gone()
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep_for_ever(), name=f"{self._name} sweeper")
+            self._quick.is_open = True
         era = self._choice[caller.era]
         if era is None:
             await self._probing.run(caller.era, lambda: self._probe(caller))
@@ -410,7 +399,7 @@ class StreamableHttpUpstream:
             except SpeaksSse:
                 self._use(self._legacy_sse)
             else:
-                self._legacy_http.give_back(session)
+                self._legacy_http.flights.give_back(session)
                 return session
         return await self._legacy_sse.session_for(caller)
 
@@ -419,6 +408,7 @@ class StreamableHttpUpstream:
         if legacy is not self._legacy:
             legacy.version = self._legacy.version
             self._legacy = legacy
+            self._quick.has_sessions = legacy is self._legacy_http
             self._reopen_feed()
 
     async def _try_anew(self, caller: Caller, misfit: Exception, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

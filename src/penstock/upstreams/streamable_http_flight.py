@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Final
 
 from penstock.errors import ServerError, ServerMisbehaved
 from penstock.http.client import ClientConnection, RequestFailed, Response
+from penstock.protocol.envelopes import compact_result
 from penstock.protocol.event_stream import Event
-from penstock.upstreams.calls import Answer, Call
+from penstock.upstreams.calls import Answer, Call, Result
 from penstock.upstreams.pool import Pool
 from penstock.upstreams.streamable_http_reception import Reception
 from penstock.upstreams.streamable_http_side import Side, Supervisor, fail_with
@@ -84,7 +85,7 @@ class Flight:
         reception = self._reception
         if reception is None:
             if event.event == _MESSAGE:
-                self._answer = self._side.ordinary(event.data, self._id)
+                self._answer = self._ordinary(event.data)
                 if self._answer is not None:  # what nearly every stream consists of
                     return True
             reception = self._reception = self._side.reception(self._call, self._id)
@@ -102,7 +103,7 @@ class Flight:
             if reception is not None:
                 answer = reception.answer()
             elif headers.get(b"content-type", b"").startswith(b"application/json"):
-                answer = self._side.ordinary(body, self._id)
+                answer = self._ordinary(body)
         if answer is None:
             self._think_again(Response(status, headers, bytes(body), first_byte_at))
             return
@@ -125,6 +126,11 @@ class Flight:
             self._follow(
                 fail_with(ServerMisbehaved(self._supervisor.name, f"its answer could not be taken in: {error!r}"))
             )
+
+    def _ordinary(self, body: bytes | memoryview) -> Answer | None:
+        """The answer, when a body with status 200 and a JSON type is nothing but that."""
+        compact = compact_result(body, self._id)
+        return None if compact is None else Result(compact[0], self._side.era, compact[1])
 
     def _think_again(self, came: Response | RequestFailed) -> None:
         reception = self._reception

@@ -12,27 +12,26 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 from functools import partial
-from time import monotonic
 from typing import Any, Final
 
 from penstock.clock import Clock
 from penstock.errors import PenstockError, ServerError, ServerMisbehaved, ServerUnavailable
-from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
+from penstock.http.client import ConnectionLost, RequestFailed, Response
 from penstock.protocol.client_capabilities import declared
 from penstock.protocol.envelopes import encode_notification, encode_request
 from penstock.protocol.messages import Message
 from penstock.protocol.meta import LOG_LEVELS
 from penstock.protocol.versions import LATEST_LEGACY, Era
 from penstock.upstreams.calls import Answer, Call, Caller, Failure, Heard, Raw
+from penstock.upstreams.exclusive_sessions import ExclusiveSessions
 from penstock.upstreams.log_levels import log_rank
 from penstock.upstreams.questions import Questions
-from penstock.upstreams.sessions import STATELESS, ExclusiveSessions, Key, LegacySession, SessionBook
+from penstock.upstreams.sessions import STATELESS, Key, LegacySession, SessionBook
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.streamable_http_feed import Stream
-from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_handshake import HttpHandshake, NotLegacyAnswer
-from penstock.upstreams.streamable_http_legacy_flight import SessionSide, params_of
-from penstock.upstreams.streamable_http_link import HttpLink, content_length, extra_lines
+from penstock.upstreams.streamable_http_legacy_flight import SessionFlights, SessionSide
+from penstock.upstreams.streamable_http_link import HttpLink, content_length
 from penstock.upstreams.streamable_http_listening import SessionListening, is_lost
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception
@@ -45,7 +44,6 @@ from penstock.upstreams.streamable_http_refusals import (
     speaks_of_session,
 )
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
-from penstock.upstreams.streamable_http_side import Supervisor
 from penstock.upstreams.streamable_http_stream import SHORTEST_RETRY_SECONDS
 
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
@@ -66,11 +64,11 @@ class LegacyHttp:
         "_clock",
         "_counts",
         "_handshake",
-        "_last_id",
         "_link",
         "_opening",
         "_pools",
         "_settings",
+        "flights",
         "listening",
         "version",
     )
@@ -91,9 +89,9 @@ class LegacyHttp:
             settings=settings.exclusive_sessions,
             clock=clock,
         )
+        self.flights: Final = SessionFlights(link.pool, self._book, self._pools, clock.now)
         self.listening: Final = SessionListening(link, settings, counts, clock, lose=self.lose, carry=self._carry)
         self._background: set[asyncio.Task[object]] = set()
-        self._last_id = 0
         self.version = LATEST_LEGACY
         """What `initialize` asks for when the caller has no revision of its own to ask for."""
 
@@ -118,28 +116,8 @@ class LegacyHttp:
                 self.lose(session)
                 self._pools.drop_idle(session)
             finally:
-                self.give_back(session, discard=not has_ended and bool(call.sent_at))
+                self.flights.give_back(session, discard=not has_ended and bool(call.sent_at))
         raise ServerMisbehaved(self._link.name, "it forgot a session it had just opened; see its log")
-
-    def begin(self, call: Call, connection: ClientConnection, supervisor: Supervisor) -> Flight | None:
-        """Write the call at once over a connection on loan; None when its session is not ready for it."""
-        session = self._ready(call.caller)
-        if session is None:
-            return None
-        if session.side is None or (call.meta and (rank := log_rank(call)) is not None and rank < session.log_rank):
-            self.give_back(session)
-            return None
-        head, body, request_id = self._write(session, call)
-        flight = Flight(supervisor, session.side, call, request_id, connection, self._link.pool)
-        call.sent_at = monotonic()
-        connection.detach_on_cancel = True
-        try:
-            connection.begin(flight, head, body, flight.on_event)
-        except BaseException:
-            self.give_back(session)
-            raise
-        session.calls[request_id] = call
-        return flight
 
     async def session_for(self, caller: Caller) -> LegacySession:
         """The session of a caller; opened when there is none. To be given back.
@@ -147,7 +125,7 @@ class LegacyHttp:
         Raises:
             NotLegacyAnswer, ServerError: as for `call`.
         """
-        session = self._ready(caller)
+        session = self.flights.ready(caller)
         if session is not None:
             return session
         key = self._book.key_for(caller)
@@ -158,20 +136,6 @@ class LegacyHttp:
     def binds(self, caller: Caller) -> bool:
         """Whether that caller has a session to itself."""
         return self._book.key_for(caller)[0] == "own"
-
-    def give_back(self, session: LegacySession, *, discard: bool = False) -> None:
-        """Others may use it; of consequence only for those that are lent to one call at a time. `discard`: the server may still
-        speak of a call there, which would be taken for the next one's.
-        """
-        if session.is_exclusive:
-            self._pools.give_back(session, discard=discard)
-
-    def _ready(self, caller: Caller) -> LegacySession | None:
-        """The session of a caller, if there is one that can be used now."""
-        key = self._book.key_for(caller)
-        if caller.can_be_asked and key == caller.shared_key:
-            return self._pools.for_caller(caller).try_borrow()
-        return self._book.find(key, self._clock.now())
 
     async def close_session(self, name: str) -> None:
         """End the session of a client session, if it has one; bounded, and whatever the server says."""
@@ -263,7 +227,9 @@ class LegacyHttp:
         askable = caller.askable if is_own else caller.askable._replace(roots_changes=False)
         capabilities = declared(askable, version)
         who = self._link.who_asks(caller)
-        agreement, session_id = await self._handshake.initialize(self._next_id(), version, info, capabilities, who)
+        agreement, session_id = await self._handshake.initialize(
+            self.flights.next_id(), version, info, capabilities, who
+        )
         head = b"" if session_id is None else b"mcp-session-id: %b\r\n%b" % (session_id, who)
         if agreement.version >= _VERSION_HEADER_SINCE:
             head += b"mcp-protocol-version: %b\r\n" % agreement.version.encode()
@@ -272,7 +238,7 @@ class LegacyHttp:
         key = STATELESS if session_id is None else key
         session = LegacySession(key, session_id, agreement.version, agreement.description, head)
         session.questions = Questions(lambda message: self._in_background(self._tell(session, message)), self._counts)
-        session.side = SessionSide(self, session)
+        session.side = SessionSide(self, self.flights, session)
         session.post_head = self._link.post_head + head
         try:
             await self._settle_in(session, caller if is_own else None)
@@ -316,7 +282,7 @@ class LegacyHttp:
         rank = log_rank(call)
         if rank is not None and rank < session.log_rank:
             await self._set_level(session, rank)
-        head, body, request_id = self._write(session, call)
+        head, body, request_id = self.flights.write(session, call)
         reception = self.reception(request_id, session, call)
         session.calls[request_id] = call
         try:
@@ -366,29 +332,16 @@ class LegacyHttp:
             except asyncio.CancelledError:
                 if reception.reply is None:
                     self.cancel(session, reception.id)
-                self._landed(session, reception.id)
+                self.flights.landed(session, reception.id)
                 raise
             except BaseException:
-                self._landed(session, reception.id, discard=True)
+                self.flights.landed(session, reception.id, discard=True)
                 raise
             else:
-                self._landed(session, reception.id)
+                self.flights.landed(session, reception.id)
                 return answer
-        self._landed(session, reception.id)
+        self.flights.landed(session, reception.id)
         return await self.call(call)
-
-    def _landed(self, session: LegacySession, request_id: bytes, *, discard: bool = False) -> None:
-        session.calls.pop(request_id, None)
-        self.give_back(session, discard=discard)
-
-    def _write(self, session: LegacySession, call: Call) -> tuple[bytes, bytes, bytes]:
-        """Head, body and id of the request."""
-        request_id = self._next_id()
-        body = encode_request(request_id, call.method, params_of(call, request_id))
-        head = session.post_head
-        if call.headers:
-            head += extra_lines(call.headers, with_params=False)
-        return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body, request_id
 
     def _refused(self, session: LegacySession, response: Response, request_id: bytes) -> Failure:
         name = self._link.name
@@ -437,7 +390,7 @@ class LegacyHttp:
         cancelled = encode_notification("notifications/cancelled", params)
         if session.is_exclusive:  # until it has read that, what it asks and logs would be taken for the next call's
             session.last_words = cancelled
-            self.give_back(session, discard=True)
+            self.flights.give_back(session, discard=True)
         else:
             self._in_background(self._tell(session, cancelled))
 
@@ -450,7 +403,7 @@ class LegacyHttp:
             return
         params = {"level": Raw(b'"%b"' % LOG_LEVELS[rank].encode())}
         try:
-            is_taken = await self._tell(session, encode_request(self._next_id(), "logging/setLevel", params))
+            is_taken = await self._tell(session, encode_request(self.flights.next_id(), "logging/setLevel", params))
         except asyncio.CancelledError:
             session.log_rank = before
             raise
@@ -493,7 +446,3 @@ class LegacyHttp:
             questions, heard = session.questions, partial(self.listening.tell, session=session)
         name, counts = self._link.name, self._counts
         return Reception(name, request_id, Era.LEGACY, counts, call=call, questions=questions, heard=heard)
-
-    def _next_id(self) -> bytes:
-        self._last_id += 1
-        return b"%d" % self._last_id

@@ -7,14 +7,12 @@ Source: 2026-07-28 basic/transports/streamable-http, server/discover.
 """
 
 import asyncio
-from time import monotonic
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
 from penstock.errors import PenstockError, ServerMisbehaved
-from penstock.http.client import ClientConnection, ConnectionLost, RequestFailed, Response
-from penstock.protocol.envelopes import compact_result
+from penstock.http.client import ConnectionLost, RequestFailed, Response
 from penstock.protocol.errors import (
     HEADER_MISMATCH,
     METHOD_NOT_FOUND,
@@ -22,10 +20,9 @@ from penstock.protocol.errors import (
     UNSUPPORTED_VERSION,
 )
 from penstock.protocol.versions import Era
-from penstock.upstreams.calls import Answer, Call, Caller, Failure, Heard, Raw, Result
+from penstock.upstreams.calls import Answer, Call, Caller, Failure, Heard, Raw
 from penstock.upstreams.interface import Description
 from penstock.upstreams.stdio_eras import Agreement, DiscoverVerdict, Modern, NotModern, judge_discover
-from penstock.upstreams.streamable_http_flight import Flight
 from penstock.upstreams.streamable_http_link import HttpLink
 from penstock.upstreams.streamable_http_modern_requests import ModernRequests
 from penstock.upstreams.streamable_http_reception import HttpCounts, Reception
@@ -38,7 +35,6 @@ from penstock.upstreams.streamable_http_refusals import (
     refusal,
 )
 from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
-from penstock.upstreams.streamable_http_side import Supervisor
 
 MODERN_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION})
 _MAX_PAGES: Final = 50
@@ -66,6 +62,7 @@ class ModernHttp:
     """The modern side of one server."""
 
     __slots__ = ("_counts", "_link", "_settings", "heard", "requests")
+    era: ClassVar[Era] = Era.MODERN
     landed = None
 
     def __init__(self, link: HttpLink, settings: StreamableHttpSettings, counts: HttpCounts) -> None:
@@ -97,23 +94,9 @@ class ModernHttp:
         call.first_byte_at = response.first_byte_at
         return await self._conclude(call, response, reception, may_relearn=may_relearn)
 
-    def begin(self, call: Call, connection: ClientConnection, supervisor: Supervisor) -> Flight:
-        """Write the call at once over a connection on loan."""
-        head, body, request_id = self.requests.write(call)
-        flight = Flight(supervisor, self, call, request_id, connection, self._link.pool)
-        call.sent_at = monotonic()
-        connection.detach_on_cancel = False
-        connection.begin(flight, head, body, flight.on_event)
-        return flight
-
     def reception(self, call: Call, request_id: bytes) -> Reception:
         """See `Side`."""
         return Reception(self._link.name, request_id, Era.MODERN, self._counts, call=call, heard=self.heard)
-
-    def ordinary(self, body: bytes | memoryview, request_id: bytes) -> Answer | None:
-        """See `Side`."""
-        compact = compact_result(body, request_id)
-        return None if compact is None else Result(compact[0], Era.MODERN, compact[1])
 
     async def unusual(self, call: Call, reception: Reception, came: Response | RequestFailed) -> Answer:
         """See `Side`."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from penstock.errors import ServerError
 from penstock.http.client import RequestFailed, Response
+from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Answer, Call
 from penstock.upstreams.streamable_http_reception import Reception
 
@@ -15,11 +16,13 @@ from penstock.upstreams.streamable_http_reception import Reception
 class Side(Protocol):
     """One era's way of judging what comes for a call it wrote."""
 
+    @property
+    def era(self) -> Era:
+        """Of what it writes, and of the answers to that."""
+        ...
+
     def reception(self, call: Call, request_id: bytes) -> Reception:
         """What takes in an answer that comes in more than one piece."""
-
-    def ordinary(self, body: bytes | memoryview, request_id: bytes) -> Answer | None:
-        """The answer, when a body with status 200 and a JSON type is nothing but that."""
 
     async def unusual(self, call: Call, reception: Reception, came: Response | RequestFailed) -> Answer:
         """What becomes of a call whose answer is not ordinary, or never came."""
