@@ -6,18 +6,20 @@ Knows: words, results, exit codes. Does not know: servers behind the gateway.
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
 from cyclopts import Parameter
 
 from penstock.cli.arguments import arguments_from
-from penstock.cli.configuration import ConfigFlag, GatewayFlag, chosen_gateway
+from penstock.cli.configuration import ConfigFlag, GatewayFlag, chosen_gateway, server_line
 from penstock.cli.elicitation import answers_to
-from penstock.cli.gateway_client import McpClient, Refused
+from penstock.cli.gateway_client import AdminClient, McpClient, Refused
 from penstock.cli.output import OK, TOOL_ERROR, harmless, note, progress, say
+from penstock.cli.runtime import Running
 from penstock.config.kinds import nearest
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, GatewayNotFound
 from penstock.protocol.param_headers import Invalid, param_header_rules, write_param_headers
 
 EXAMPLE = "penstock call time_get_current_time timezone=Europe/Paris\n  penstock call demo_add a=2 b=3"
@@ -54,8 +56,9 @@ def run(
 ) -> int:
     """Call a tool. Exit code: 0 ok, 1 the tool failed, 2 usage, 3 refused or protocol error, 4 no gateway."""
     asks = sys.stdin.isatty() and sys.stderr.isatty() and not stdin
-    client = McpClient(chosen_gateway(gateway, config), elicits=asks)
-    found = found_tool(asyncio.run(client.list_tools()), tool)
+    chosen = chosen_gateway(gateway, config)
+    client = McpClient(chosen, elicits=asks)
+    found = found_tool(asyncio.run(client.list_tools()), tool, lambda: asyncio.run(_server_away(chosen, tool)))
     schema = found.get("inputSchema")
     schema = schema if isinstance(schema, dict) else {}
     given = _given(words, arguments, schema, stdin=stdin)
@@ -69,8 +72,11 @@ def run(
     return TOOL_ERROR if result.get("isError") is True else OK
 
 
-def found_tool(tools: list[dict[str, Any]], name: str) -> dict[str, Any]:
+def found_tool(tools: list[dict[str, Any]], name: str, away: Callable[[], str]) -> dict[str, Any]:
     """The tool of that name, or the only one whose name without its server is that.
+
+    Args:
+        away: the state of the server that may have it and lists nothing now; empty where there is none.
 
     Raises:
         ConfigError: there is none, or several servers have it.
@@ -83,10 +89,22 @@ def found_tool(tools: list[dict[str, Any]], name: str) -> dict[str, Any]:
         return by_name[bare[0]]
     if bare:
         raise ConfigError(f"several servers have a tool '{name}'; name one: {', '.join(bare)}")
+    if state := away():
+        raise ConfigError(f"there is no tool '{name}' now; {state}")
     near = nearest(name, (*by_name, *(full.partition("_")[2] for full in by_name)))
     raise ConfigError(
         f"there is no tool '{name}'; " + (f"did you mean '{near}'?" if near else "'penstock tools' lists them")
     )
+
+
+async def _server_away(gateway: Running, tool: str) -> str:
+    """See `found_tool`."""
+    try:
+        rows = (await AdminClient(gateway).servers()).get("servers", [])
+    except (Refused, GatewayNotFound):
+        return ""  # it was only to say more
+    away = (row for row in rows if row.get("state") != "ready" and tool.startswith(f"{row.get('name')}_"))
+    return next(map(server_line, away), "")
 
 
 def content_lines(result: dict[str, Any]) -> list[str]:

@@ -145,7 +145,10 @@ async def _reload_and_watch(gateway: Running, watch: tuple[str, ...], tell: Call
     answer = await client.reload()
     note(f"the gateway at {gateway.url} took the change up (generation {answer.get('generation')})")
     for name in watch:
-        tell(server_line(await _settled(client, name)))
+        row = await _settled(client, name)
+        tell(server_line(row))
+        if row.get("state") == "failed" and row.get("transport") == "stdio":
+            note(f"'penstock logs {name}' shows what it wrote to stderr")
 
 
 async def _settled(client: AdminClient, name: str) -> dict[str, Any]:

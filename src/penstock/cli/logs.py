@@ -32,6 +32,9 @@ async def _show(client: AdminClient, name: str, lines: int, follow: bool, as_jso
     if as_json and not follow:
         say_json(answer)
         return 0
+    if answer.get("transport", "stdio") != "stdio":
+        note(f"'{name}' is no process that Penstock started: what it logs is where it runs")
+        return 0
     if not answer.get("lines") and not follow:
         note(f"'{name}' wrote nothing to stderr")
     while True:

@@ -117,6 +117,8 @@ class Admin:
 
     def _log(self, name: str, query: dict[str, str]) -> dict[str, Any]:
         server = self._gateway.context.snapshot.servers.get(name)
+        if server is None and name in self._disabled():
+            raise LookupError(f"server '{name}' is disabled; 'penstock enable {name}' switches it on")
         if server is None:
             raise LookupError(f"no server is named '{name}'")
         after = query.get("after")
@@ -124,7 +126,8 @@ class Admin:
         if total is None:  # several children: their lines stand in groups, and have no common count
             total = len(server.upstream.recent_log(_MAX_LOG_LINES))
         wanted = total - int(after) if after is not None else int(query.get("lines", "100"))
-        return {"lines": server.upstream.recent_log(min(wanted, _MAX_LOG_LINES)), "cursor": total}
+        lines = server.upstream.recent_log(min(wanted, _MAX_LOG_LINES))
+        return {"lines": lines, "cursor": total, "transport": server.settings.transport}
 
     def _tools(self, query: dict[str, str]) -> dict[str, Any]:
         words = query.get("q", "").lower().split()

@@ -70,6 +70,16 @@ USAGE = [
 ]
 
 
+def test_a_server_that_is_down_is_named_when_its_tool_is_called(forecast: FakeGateway, run: Run) -> None:
+    rows = [{"name": "web", "state": "ready"}, {"name": "down", "state": "failed", "error": "server 'down': it ended"}]
+    forecast.answers["/api/v1/servers"] = (200, {"servers": rows})
+    said = run("call", "down_forecast")
+    assert (said.code, said.err) == (2, "penstock: there is no tool 'down_forecast' now; down: failed: it ended\n")
+    assert run("call", "web_forcast").err.endswith("did you mean 'web_forecast'?\n")
+    del forecast.answers["/api/v1/servers"]
+    assert run("call", "down_forecast").err.startswith("penstock: there is no tool 'down_forecast'; did you mean")
+
+
 @pytest.mark.parametrize(("words", "message"), USAGE)
 def test_usage_errors_end_with_2(words: tuple[str, ...], message: str, forecast: FakeGateway, run: Run) -> None:
     said = run("call", *words)

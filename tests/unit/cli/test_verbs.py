@@ -58,7 +58,14 @@ def test_add_waits_while_the_server_starts(reloading: FakeGateway, run: Run) -> 
         return original(path)
 
     reloading.answer = answer  # type: ignore[method-assign]
-    assert run("add", "x", "http://x/").out.endswith("x: failed: it went away\n")
+    said = run("add", "x", "http://x/")
+    assert said.out.endswith("x: failed: it went away\n")
+    assert "penstock logs" not in said.err
+
+
+def test_add_says_where_to_look_when_a_process_failed(reloading: FakeGateway, run: Run) -> None:
+    reloading.answers["/api/v1/servers"] = (200, {"servers": [row("x", "failed", transport="stdio", error="it ended")]})
+    assert run("add", "x", "--", "false").err.endswith("'penstock logs x' shows what it wrote to stderr\n")
 
 
 def test_a_gateway_that_refuses_the_change_is_quoted(gateway: FakeGateway, run: Run) -> None:
@@ -208,6 +215,9 @@ def test_logs_are_shown_harmlessly(gateway: FakeGateway, run: Run) -> None:
     gateway.answers["/api/v1/servers/a/log"] = (200, {"lines": [], "cursor": 0})
     assert run("logs", "a").err == "'a' wrote nothing to stderr\n"
     assert run("logs", "b") == (3, "", "penstock: not found\n")
+    gateway.answers["/api/v1/servers/c/log"] = (200, {"lines": [], "cursor": 0, "transport": "http"})
+    elsewhere = (0, "", "'c' is no process that Penstock started: what it logs is where it runs\n")
+    assert run("logs", "c") == run("logs", "c", "-f") == elsewhere
 
 
 def test_logs_follow_from_where_they_were(gateway: FakeGateway, run: Run) -> None:
