@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from penstock.assemble import process
-from penstock.assemble.process import Inside, ReadyReport, RunOptions
+from penstock.assemble.process import DEMO, Inside, ReadyReport, RunOptions
 from penstock.assemble.workers import run_workers
 from penstock.config.settings import Settings
 
-__all__ = ["Inside", "ReadyReport", "RunOptions", "run"]
+__all__ = ["DEMO", "Inside", "ReadyReport", "RunOptions", "run"]
 
 
 def run(settings: Settings, reload: Callable[[], Settings], options: RunOptions) -> int:

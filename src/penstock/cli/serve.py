@@ -63,6 +63,8 @@ def run(
     if path.exists():
         for warning in mode_warnings(path, read_source(path)):
             note(f"warning: {warning}")
+    if demo and assemble.DEMO in settings.servers:
+        note(f"warning: --demo adds nothing, as {display(path)} has a server '{assemble.DEMO}' of its own")
     started = datetime.now(UTC).isoformat(timespec="seconds")
     state = state_dir(os.environ)
     with AddressLock(state, {"pid": os.getpid(), "config": str(path), "started": started}) as lock:

@@ -120,7 +120,7 @@ class Admin:
         if server is None and name in self._disabled():
             raise LookupError(f"server '{name}' is disabled; 'penstock enable {name}' switches it on")
         if server is None:
-            raise LookupError(f"no server is named '{name}'")
+            raise LookupError(f"there is no server '{name}'; 'penstock list' shows those there are")
         after = query.get("after")
         total = server.upstream.state().get("stderr_lines")
         if total is None:  # several children: their lines stand in groups, and have no common count

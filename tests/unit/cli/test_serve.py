@@ -159,3 +159,11 @@ def test_the_snippet_for_stdio_clients_names_program_and_configuration_in_full(
 def test_state_stays_private(serving: Serving, place: Path) -> None:
     assert (place.parent / "state").stat().st_mode & 0o777 == 0o700
     assert next((place.parent / "state/runtime").iterdir()).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_server_called_demo_is_said_to_hide_the_one_that_is_built_in(place: Path) -> None:
+    (place / "penstock.toml").write_text('[servers.demo]\nurl = "http://127.0.0.1:1/mcp"\n')
+    one = Serving("--demo", "--log-level", "error")
+    one.child.send_signal(signal.SIGTERM)
+    _, said = one.child.communicate(timeout=30)
+    assert "--demo adds nothing, as penstock.toml has a server 'demo' of its own" in said

@@ -95,9 +95,9 @@ async def test_a_long_log_goes_on_after_its_cursor(controlled: Controlled) -> No
 @pytest.mark.parametrize(
     ("path", "status", "error"),
     [
-        ("/api/v1/servers/nobody/log", 404, "no server is named 'nobody'"),
+        ("/api/v1/servers/nobody/log", 404, "there is no server 'nobody'; 'penstock list' shows those there are"),
         ("/api/v1/servers/off/log", 404, "server 'off' is disabled; 'penstock enable off' switches it on"),
-        ("/api/v1/servers/%C3%A9/log", 404, "no server is named 'é'"),
+        ("/api/v1/servers/%C3%A9/log", 404, "there is no server 'é'; 'penstock list' shows those there are"),
         ("/api/v1/servers/weather/log?after=x", 400, "a query parameter is no number"),
         ("/api/v1/servers/weather/log?lines=x", 400, "a query parameter is no number"),
         ("/api/v1/servers/weather", 404, "not found"),
