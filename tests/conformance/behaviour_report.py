@@ -43,6 +43,8 @@ def summary(table: Sequence[Row], checks: Mapping[str, Check], results: Sequence
         for way, of_way in ways.items():
             bad = sum(result.problem is not None for result in of_way)
             lines.append(f"| {way} | {len(of_way) - bad} | {bad} |")
+    again = [f"- {result.run}: {why}" for result in results for why in result.vain]
+    lines += ["", "Tried again, as the mutation met nothing:", "", *again] if again else []
     lines += _reasons("MUST rows that no mutation can break, and why:", table, lambda row: row.not_mutable)
     lines += _reasons("Rows that wait, and why:", table, lambda row: row.waits)
     return "\n".join(lines)

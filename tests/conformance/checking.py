@@ -73,6 +73,8 @@ class RunResult(NamedTuple):
     problem: str | None
     """Why it is not as it should be."""
     seconds: float = 0.0
+    vain: tuple[str, ...] = ()
+    """What came of it before, when that proved nothing."""
 
 
 def runs_of(table: Iterable[Row], checks: Mapping[str, Check]) -> list[Run]:
@@ -97,8 +99,8 @@ def run_all(runs: Iterable[Run], checks: Mapping[str, Check], stage: Stage) -> l
 
     def run_one(run: Run) -> RunResult:
         started = time.monotonic()
-        problem = _problem(run, checks[run.row.id], stage)
-        return RunResult(run, problem, time.monotonic() - started)
+        problem, vain = _tried(run, checks[run.row.id], stage)
+        return RunResult(run, problem, time.monotonic() - started, tuple(vain))
 
     wanted = list(runs)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -112,16 +114,19 @@ def _where(error: BaseException) -> str:
     return f"'{frames[0].line}' ({frames[0].name}:{frames[0].lineno})" if frames else "?"
 
 
-def _problem(run: Run, check: Check, stage: Stage) -> str | None:
-    """A mutation that met nothing is tried again: what stands on the stage may still suffer from the mutation before."""
-    for _ in range(TRIES - 1):
-        problem, met_nothing = _problem_once(run, check, stage)
-        if not met_nothing:
-            return problem
-    return _problem_once(run, check, stage)[0]
+def _tried(run: Run, check: Check, stage: Stage) -> tuple[str | None, list[str]]:
+    """What came of it; and why it was tried before, if it was: the check failed, but its mutation met nothing, as the gateway
+    still dealt with what an earlier run had done to that server.
+    """
+    vain: list[str] = []
+    while True:
+        problem, met_nothing = _problem(run, check, stage)
+        if not met_nothing or len(vain) == TRIES - 1:
+            return problem, vain
+        vain.append(str(problem))
 
 
-def _problem_once(run: Run, check: Check, stage: Stage) -> tuple[str | None, bool]:
+def _problem(run: Run, check: Check, stage: Stage) -> tuple[str | None, bool]:
     """The problem, and whether it is that the mutation met nothing."""
     mutation = Mutation(run.row.mutations[run.number]) if run.way == "mutated" else None
     scene = (

@@ -25,7 +25,9 @@ _HOP_BY_HOP: Final = {"connection", "keep-alive", "transfer-encoding", "content-
 class Note:
     """One exchange as it was passed on."""
 
-    def __init__(self, verb: str, headers: dict[str, str], body: bytes) -> None:
+    def __init__(self, verb: str, headers: dict[str, str], body: bytes, mutation: Mutation | None = None) -> None:
+        self.mutation = mutation
+        """What it was asked under: it may have been changed."""
         self.verb = verb
         self.headers = headers
         self.message: Any = None
@@ -37,6 +39,11 @@ class Note:
         """The messages of the answer, as they were passed on."""
         self.hung_up = threading.Event()
         """Set when who asked went away before the answer was whole."""
+
+    @property
+    def session_used(self) -> str | None:
+        """The session that it was asked in."""
+        return self.headers.get("mcp-session-id")
 
     @property
     def session(self) -> str | None:
@@ -92,11 +99,6 @@ class Port:
         with self.noted:
             self.notes = [*self.notes[-MAX_NOTES:], note]
             self.noted.notify_all()
-
-    def forget(self, since: int) -> None:
-        """Forget the exchanges since number `since`: others who look at them would take a mutation for what was sent."""
-        with self.noted:
-            self.notes = self.notes[:since]
 
     def wait_for(self, wanted: Callable[[Note], bool], since: int, seconds: float) -> Note | None:
         """The first exchange since number `since` that is wanted; None when none comes in time."""
@@ -214,7 +216,7 @@ class _Exchange:
             body = b"".join(_encoded(message) for message in _mutated(self._asking, body))
             if self._asking.table.get("set") == "id" and asked.is_request:
                 self._id = asked.message["id"]
-        note = Note(verb, {name.lower(): value for name, value in headers}, body)
+        note = Note(verb, {name.lower(): value for name, value in headers}, body, self._asking)
         self._port.note(note)
         far_reader, far_writer = await asyncio.open_connection(self._port.host, self._port.target_port)
         try:

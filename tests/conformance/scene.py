@@ -172,8 +172,8 @@ class Scene:
 
     @property
     def history(self) -> list[Note]:
-        """What it sent since it started, but in runs that mutated it."""
-        return self._port.notes
+        """What it sent since it started, but for what other runs have mutated."""
+        return [note for note in self._port.notes if note.mutation in {None, self._port.mutation}]
 
     def sent_call(self, method: str = "tools/call") -> Note:
         """The request of that method that the gateway sent.

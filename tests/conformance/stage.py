@@ -110,14 +110,11 @@ class Stage:
     def _lane(self, cell: Cell, mutation: Mutation | None) -> Iterator[tuple[str, Port]]:
         lanes = self._lanes[cell.server]
         name, port = lanes.get(timeout=60)
-        since = len(port.notes)
         try:
             port.mutation = mutation if mutation is not None and mutation.to == "server" else None
             yield name, port
         finally:
-            if port.mutation is not None:
-                port.mutation = None
-                port.forget(since)
+            port.mutation = None
             port.held = None
             lanes.put((name, port))
 

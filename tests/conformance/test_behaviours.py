@@ -15,6 +15,8 @@ from tests.conformance.stage import Stage  # noqa: E402
 CHECKS = all_checks()
 TABLE = list(rows().values())
 RUNS = runs_of(TABLE, CHECKS)
+MAX_VAIN = 5
+"""Of several hundred runs; none on a machine that does nothing else."""
 GOOD = {"level": "SHOULD", "revisions": ["2026-07-28"], "says": "…", "link": "x", "cells": ["any -> legacy over any"]}
 
 
@@ -35,6 +37,12 @@ def test_a_behaviour_holds_and_its_check_fails_with_each_mutation(row: str, resu
     ]
     assert not problems, "\n".join(problems)
     assert any(result.run.row.id == row for result in results.values())
+
+
+@pytest.mark.conformance
+def test_few_mutations_meet_nothing_at_first(results: Mapping[str, RunResult]) -> None:
+    again = [f"{result.run}: {why}" for result in results.values() for why in result.vain]
+    assert len(again) <= MAX_VAIN, "\n".join(again)
 
 
 def test_every_row_is_held_and_every_must_is_mutated_or_says_why_not() -> None:

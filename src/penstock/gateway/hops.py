@@ -115,6 +115,10 @@ class Hops:
         """Who has what was left with that worker; numbers of an earlier, larger gateway are mapped into this one."""
         return worker % self.count
 
+    def is_home(self, worker: int) -> bool:
+        """Whether that is this worker."""
+        return worker % self.count == self.index
+
     def hand_over_client(self, exchange: Exchange, worker: int, fail: Callable[[PenstockError], None]) -> None:
         """Let a sibling answer, and have the client's connection if possible: what comes next on it will be for that one, too."""
         passage = self._passage

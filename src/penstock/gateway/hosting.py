@@ -52,7 +52,7 @@ class HostedServer:
         self.settings: Final = settings
         self.name: Final = settings.name
         self.upstream: Final = upstream
-        self.server_info = b""
+        self.server_info: bytes
         """What it calls itself, a JSON object; empty when it has not said so yet."""
         self.listing = known
         self.is_stale = known is not None

@@ -63,7 +63,7 @@ def classify(raw: bytes) -> ResultHead | Fault:
     """
     try:
         head = _decode_head(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _classify_tolerantly(raw)
     ttl_ms = int(min(head.ttl_ms, MAX_TTL_MS)) if head.ttl_ms and head.ttl_ms > 0 else 0
     scope = "public" if head.cache_scope == "public" else "private"
@@ -242,5 +242,5 @@ def with_members(raw: bytes, changes: dict[str, bytes | None]) -> bytes | Fault:
 def _members(raw: bytes) -> dict[str, Raw] | Fault:
     try:
         return _decode_members(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _NOT_AN_OBJECT

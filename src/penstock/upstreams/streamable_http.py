@@ -82,13 +82,7 @@ class StreamableHttpUpstream:
         self._why_not: dict[Era, str] = {}
         self._description: Description | None = None
         self._quick = QuickStart(
-            self,
-            self._link.pool,
-            self._choice,
-            self._counts,
-            modern=self._modern,
-            requests=self._modern.requests,
-            sessions=self._legacy_http.flights,
+            self._link.pool, self._choice, self._counts, modern=self._modern, legacy=self._legacy_http
         )
         self.start: Final = self._quick.start
         """See `QuickUpstream.start`."""
@@ -237,6 +231,7 @@ class StreamableHttpUpstream:
     async def close(self) -> None:
         """End sessions and connections. Idempotent; at most `close_seconds` and a moment."""
         self._is_closed = True
+        self._quick.close()
         feed, self._feed = self._feed, None
         if feed is not None:
             await feed.close()
@@ -251,9 +246,10 @@ class StreamableHttpUpstream:
         await self._probing.close()
         await self._legacy_sse.close()
         await self._legacy_http.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait((self._sweeper,))
+        sweeper, self._sweeper = self._sweeper, None  # its end holds its frame, and that holds us
+        if sweeper is not None:
+            sweeper.cancel()
+            await asyncio.wait((sweeper,))
         await self._link.pool.close(loans_too=True)
 
     # changes
@@ -319,7 +315,7 @@ class StreamableHttpUpstream:
             raise self._gone()
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep_for_ever(), name=f"{self._name} sweeper")
-            self._quick.is_open = True
+            self._quick.open(self)
         era = self._choice[caller.era]
         if era is None:
             await self._probing.run(caller.era, lambda: self._probe(caller))
@@ -399,7 +395,7 @@ class StreamableHttpUpstream:
             except SpeaksSse:
                 self._use(self._legacy_sse)
             else:
-                self._legacy_http.flights.give_back(session)
+                self._legacy_http.requests.give_back(session)
                 return session
         return await self._legacy_sse.session_for(caller)
 
@@ -408,7 +404,6 @@ class StreamableHttpUpstream:
         if legacy is not self._legacy:
             legacy.version = self._legacy.version
             self._legacy = legacy
-            self._quick.has_sessions = legacy is self._legacy_http
             self._reopen_feed()
 
     async def _try_anew(self, caller: Caller, misfit: Exception, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -1,7 +1,7 @@
 """A call that could be written at once: its connection settles it, without a coroutine of its own.
 
-Knows: one connection on loan, what takes the answer. Does not know: eras; the side that started it judges what came. Nearly
-every call of a warm gateway goes this way; whatever is not ordinary about the answer is handed to a coroutine of the side.
+Knows: one connection on loan, what takes the answer. Does not know: either era's rules. Nearly every call of a warm gateway goes
+this way; whatever is not ordinary about the answer is handed to a coroutine of the side, which judges it.
 Invariant: `call.on_end` is called exactly once, and by then the connection is given back, or comes back by itself.
 """
 
@@ -64,7 +64,7 @@ class Flight:
         return f"<Flight {self._call!r} {state}>"
 
     def cancel(self) -> None:
-        """End it: the connection is closed, or left to end by itself, as the side set it up."""
+        """End it: the connection is closed, or left to end by itself, as it was set up to."""
         if self._is_over:
             return
         connection, follows = self._connection, self._follows

@@ -30,7 +30,8 @@ from penstock.upstreams.sessions import STATELESS, Key, LegacySession, SessionBo
 from penstock.upstreams.single_flight import SingleFlight
 from penstock.upstreams.streamable_http_feed import Stream
 from penstock.upstreams.streamable_http_handshake import HttpHandshake, NotLegacyAnswer
-from penstock.upstreams.streamable_http_legacy_flight import SessionFlights, SessionSide
+from penstock.upstreams.streamable_http_legacy_flight import SessionSide
+from penstock.upstreams.streamable_http_legacy_requests import LegacyRequests
 from penstock.upstreams.streamable_http_link import HttpLink, content_length
 from penstock.upstreams.streamable_http_listening import SessionListening, is_lost
 from penstock.upstreams.streamable_http_modern import MODERN_ERRORS
@@ -68,8 +69,8 @@ class LegacyHttp:
         "_opening",
         "_pools",
         "_settings",
-        "flights",
         "listening",
+        "requests",
         "version",
     )
 
@@ -89,7 +90,7 @@ class LegacyHttp:
             settings=settings.exclusive_sessions,
             clock=clock,
         )
-        self.flights: Final = SessionFlights(link.pool, self._book, self._pools, clock.now)
+        self.requests: Final = LegacyRequests(self._book, self._pools, clock.now)
         self.listening: Final = SessionListening(link, settings, counts, clock, lose=self.lose, carry=self._carry)
         self._background: set[asyncio.Task[object]] = set()
         self.version = LATEST_LEGACY
@@ -116,7 +117,7 @@ class LegacyHttp:
                 self.lose(session)
                 self._pools.drop_idle(session)
             finally:
-                self.flights.give_back(session, discard=not has_ended and bool(call.sent_at))
+                self.requests.give_back(session, discard=not has_ended and bool(call.sent_at))
         raise ServerMisbehaved(self._link.name, "it forgot a session it had just opened; see its log")
 
     async def session_for(self, caller: Caller) -> LegacySession:
@@ -125,7 +126,7 @@ class LegacyHttp:
         Raises:
             NotLegacyAnswer, ServerError: as for `call`.
         """
-        session = self.flights.ready(caller)
+        session = self.requests.session_of(caller)
         if session is not None:
             return session
         key = self._book.key_for(caller)
@@ -228,7 +229,7 @@ class LegacyHttp:
         capabilities = declared(askable, version)
         who = self._link.who_asks(caller)
         agreement, session_id = await self._handshake.initialize(
-            self.flights.next_id(), version, info, capabilities, who
+            self.requests.next_id(), version, info, capabilities, who
         )
         head = b"" if session_id is None else b"mcp-session-id: %b\r\n%b" % (session_id, who)
         if agreement.version >= _VERSION_HEADER_SINCE:
@@ -238,7 +239,7 @@ class LegacyHttp:
         key = STATELESS if session_id is None else key
         session = LegacySession(key, session_id, agreement.version, agreement.description, head)
         session.questions = Questions(lambda message: self._in_background(self._tell(session, message)), self._counts)
-        session.side = SessionSide(self, self.flights, session)
+        session.side = SessionSide(self, self.requests, session)
         session.post_head = self._link.post_head + head
         try:
             await self._settle_in(session, caller if is_own else None)
@@ -282,7 +283,7 @@ class LegacyHttp:
         rank = log_rank(call)
         if rank is not None and rank < session.log_rank:
             await self._set_level(session, rank)
-        head, body, request_id = self.flights.write(session, call)
+        head, body, request_id = self.requests.write(session, call)
         reception = self.reception(request_id, session, call)
         session.calls[request_id] = call
         try:
@@ -332,15 +333,15 @@ class LegacyHttp:
             except asyncio.CancelledError:
                 if reception.reply is None:
                     self.cancel(session, reception.id)
-                self.flights.landed(session, reception.id)
+                self.requests.landed(session, reception.id)
                 raise
             except BaseException:
-                self.flights.landed(session, reception.id, discard=True)
+                self.requests.landed(session, reception.id, discard=True)
                 raise
             else:
-                self.flights.landed(session, reception.id)
+                self.requests.landed(session, reception.id)
                 return answer
-        self.flights.landed(session, reception.id)
+        self.requests.landed(session, reception.id)
         return await self.call(call)
 
     def _refused(self, session: LegacySession, response: Response, request_id: bytes) -> Failure:
@@ -390,7 +391,7 @@ class LegacyHttp:
         cancelled = encode_notification("notifications/cancelled", params)
         if session.is_exclusive:  # until it has read that, what it asks and logs would be taken for the next call's
             session.last_words = cancelled
-            self.flights.give_back(session, discard=True)
+            self.requests.give_back(session, discard=True)
         else:
             self._in_background(self._tell(session, cancelled))
 
@@ -403,7 +404,7 @@ class LegacyHttp:
             return
         params = {"level": Raw(b'"%b"' % LOG_LEVELS[rank].encode())}
         try:
-            is_taken = await self._tell(session, encode_request(self.flights.next_id(), "logging/setLevel", params))
+            is_taken = await self._tell(session, encode_request(self.requests.next_id(), "logging/setLevel", params))
         except asyncio.CancelledError:
             session.log_rank = before
             raise

@@ -14,11 +14,11 @@ from penstock.upstreams.streamable_http_reception import Reception
 
 
 class Side(Protocol):
-    """One era's way of judging what comes for a call it wrote."""
+    """One era's way of judging what comes for a call."""
 
     @property
     def era(self) -> Era:
-        """Of what it writes, and of the answers to that."""
+        """Of the call as it was written, and so of its answer."""
         ...
 
     def reception(self, call: Call, request_id: bytes) -> Reception:

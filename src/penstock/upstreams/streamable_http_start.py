@@ -1,6 +1,7 @@
 """Calls to an HTTP server that are written at once: where its era, a session and a connection are at hand.
 
-Knows: the requests of both eras, the pool. Does not know: how eras are found out and sessions opened, what comes of a call.
+Knows: the requests of both eras, the pool. Does not know: how eras are found out and sessions opened, what comes of a call. Of a
+server that speaks HTTP+SSE there are no such sessions: answers come another way there, and no call is begun here.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ from penstock.http.client import ClientConnection, ConnectionLost
 from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Call
 from penstock.upstreams.pool import Pool
+from penstock.upstreams.sessions import LegacySession
 from penstock.upstreams.streamable_http_flight import Flight
-from penstock.upstreams.streamable_http_legacy_flight import SessionFlights
-from penstock.upstreams.streamable_http_modern_requests import ModernRequests
+from penstock.upstreams.streamable_http_legacy import LegacyHttp
+from penstock.upstreams.streamable_http_modern import ModernHttp
 from penstock.upstreams.streamable_http_reception import HttpCounts
 from penstock.upstreams.streamable_http_side import Side, Supervisor
 
@@ -22,55 +24,51 @@ _MODERN: Final = Era.MODERN
 
 
 class QuickStart:
-    """Begins flights to one server."""
+    """Begins flights to one server: from `open` on, until `close`."""
 
     __slots__ = (
         "_choice",
         "_counts",
         "_modern",
+        "_modern_requests",
         "_pool",
-        "_requests",
         "_sessions",
         "_supervisor",
-        "has_sessions",
-        "is_open",
     )
 
     def __init__(
         self,
-        supervisor: Supervisor,
         pool: Pool[ClientConnection],
         choice: Mapping[Era, Era | None],
         counts: HttpCounts,
         *,
-        modern: Side,
-        requests: ModernRequests,
-        sessions: SessionFlights,
+        modern: ModernHttp,
+        legacy: LegacyHttp,
     ) -> None:
-        """
-        Args:
-            choice: the era to speak for a caller of each; None while that is not known.
-            modern: who judges the answers to `requests`.
-        """
-        self._supervisor: Final = supervisor
+        """`choice`: the era to speak for a caller of each; None while that is not known."""
         self._pool: Final = pool
         self._choice: Final = choice
         self._counts: Final = counts
-        self._modern: Final = modern
-        self._requests: Final = requests
-        self._sessions: Final = sessions
-        self.is_open = False
-        """Whether anything is begun: not before somebody takes care of the pool."""
-        self.has_sessions = True
-        """Whether the legacy transport is one whose calls can be written at once: of HTTP+SSE the answers come another way."""
+        self._modern: Final[Side] = modern
+        self._modern_requests: Final = modern.requests
+        self._sessions: Final = legacy.requests
+        self._supervisor: Supervisor | None = None
 
     def __repr__(self) -> str:
-        return f"<QuickStart {self._pool!r}>"
+        return f"<QuickStart {'closed' if self._supervisor is None else 'open'} {self._pool!r}>"
+
+    def open(self, supervisor: Supervisor) -> None:
+        """Begin calls from now on, as somebody takes care of the pool."""
+        self._supervisor = supervisor
+
+    def close(self) -> None:
+        """Begin no more, and let go of the server."""
+        self._supervisor = None
 
     def start(self, call: Call) -> Flight | None:
         """See `QuickUpstream.start`."""
-        era = self._choice[call.caller.era]
-        if era is None or not self.is_open or (era is not _MODERN and not self.has_sessions):
+        era, supervisor = self._choice[call.caller.era], self._supervisor
+        if era is None or supervisor is None:
             return None
         pool = self._pool
         connection = pool.try_borrow()
@@ -79,9 +77,12 @@ class QuickStart:
         flight: Flight | None = None
         try:
             if era is _MODERN:
-                flight = self._begin(call, connection)
+                written = self._modern_requests.write(call)
+                flight = self._begin(supervisor, self._modern, call, connection, written, detach=False)
             else:
-                flight = self._sessions.begin(call, connection, self._supervisor)
+                session = self._sessions.session_for(call)
+                if session is not None:
+                    flight = self._begin_in(session, supervisor, call, connection)
         except ConnectionLost:  # it was dead already: nothing was written
             flight = None
         except BaseException:
@@ -93,10 +94,33 @@ class QuickStart:
             self._counts.calls += 1
         return flight
 
-    def _begin(self, call: Call, connection: ClientConnection) -> Flight:
-        head, body, request_id = self._requests.write(call)
-        flight = Flight(self._supervisor, self._modern, call, request_id, connection, self._pool)
+    def _begin_in(
+        self, session: LegacySession, supervisor: Supervisor, call: Call, connection: ClientConnection
+    ) -> Flight:
+        side = session.side
+        assert side is not None, "as `session_for` promises"
+        try:
+            written = self._sessions.write(session, call)
+            flight = self._begin(supervisor, side, call, connection, written, detach=True)
+        except BaseException:
+            self._sessions.give_back(session)
+            raise
+        session.calls[written[2]] = call
+        return flight
+
+    def _begin(
+        self,
+        supervisor: Supervisor,
+        side: Side,
+        call: Call,
+        connection: ClientConnection,
+        written: tuple[bytes, bytes, bytes],
+        *,
+        detach: bool,
+    ) -> Flight:
+        head, body, request_id = written
+        flight = Flight(supervisor, side, call, request_id, connection, self._pool)
         call.sent_at = monotonic()
-        connection.detach_on_cancel = False
+        connection.detach_on_cancel = detach
         connection.begin(flight, head, body, flight.on_event)
         return flight

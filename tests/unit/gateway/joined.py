@@ -29,8 +29,11 @@ Fill = Callable[[InMemoryServer, int], None]
 class Bound(InMemoryUpstream):
     """A server that keeps something for each legacy session, as one does that issues session ids."""
 
+    is_binding = True
+    """False while it does not, as before a server becomes one of the other era."""
+
     def binds(self, caller: Caller) -> bool:
-        return caller.session is not None
+        return self.is_binding and caller.session is not None
 
 
 class Joined:

@@ -13,7 +13,7 @@ from penstock.http.limits import ClientLimits
 from penstock.upstreams.in_memory import CallContext
 from tests.unit.gateway.asking import ACCEPTED, LegacyClient, ModernClient, text_of, work
 from tests.unit.gateway.conftest import request_body, until
-from tests.unit.gateway.joined import TOOLS, ask, at, desk, listening, workers_in
+from tests.unit.gateway.joined import TOOLS, Bound, ask, at, desk, listening, workers_in
 
 SHORT = ClientLimits(connect_seconds=0.2)
 
@@ -151,6 +151,23 @@ async def test_calls_that_nobody_is_bound_by_stay_where_they_came(tmp_path: Path
         client = await LegacyClient.open(first.running)
         assert text_of(await at(second, client).call().answer()) == "by 1"
         assert first.knocks == []
+
+
+async def test_a_call_that_was_often_answered_here_goes_home_once_its_server_keeps_something_there(
+    tmp_path: Path,
+) -> None:
+    async with workers_in(tmp_path, desk, binds=True) as (first, second), HttpClient() as http:
+        assert isinstance(second.desk, Bound)
+        second.desk.is_binding = False
+        client = await LegacyClient.open(first.running)
+        headers = client.headers | {"accept": "application/json", "content-type": "application/json"}
+        body = json.dumps(request_body("tools/call", work())).encode()
+        said: list[str] = []
+        for number in range(6):
+            second.desk.is_binding = number > 3
+            answer = await http.request("POST", second.running.url + "/mcp", headers, body)
+            said.append(text_of(json.loads(answer.body)))
+        assert said == ["by 1"] * 4 + ["by 0"] * 2
 
 
 async def test_a_call_that_hopped_is_counted_once(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ TEXTS = {
     "large and not ASCII": "Straße, 雨 ☂ " * 8000,
 }
 PEERS = [(client, server) for client in Era for server in Era]
+LEVEL = "io.modelcontextprotocol/logLevel"
 FRAMINGS = ["json", "stream", "json in two parts", "stream in two parts"]
 
 
@@ -34,6 +35,8 @@ class Server:
         self.era = era
         self.framing = "json"
         self.called: list[str] = []
+        self.asked: list[dict[str, Any]] = []
+        """Parameters of each call."""
         self.spoil: Callable[[bytes], bytes] = bytes
 
     async def __call__(self, asked: Asked, line: Line) -> bytes | None:
@@ -51,6 +54,7 @@ class Server:
 
     async def _tool(self, asked: Asked, line: Line) -> bytes | None:
         self.called.append(asked.body["params"]["name"])
+        self.asked.append(asked.body["params"])
         text = asked.body["params"]["arguments"]["text"]
         members: dict[str, Any] = {"content": [{"type": "text", "text": TEXTS[text]}], "isError": False}
         if self.era is Era.MODERN:
@@ -194,6 +198,28 @@ async def test_legacy_calls_by_one_header_block_go_where_each_of_them_says(empty
         assert (await empty.client.request("DELETE", empty.url + "/mcp/peer", headers)).status == 204
         gone = await empty.legacy("tools/call", {"name": "say", "arguments": {}}, path="/mcp/peer", session=session)
         assert gone["status"] == 404
+
+
+async def test_a_legacy_call_like_those_before_is_judged_where_it_says_more_than_they_did(empty: Running) -> None:
+    async with behind(empty, Era.MODERN) as peer:
+        session = await session_of(empty, Era.LEGACY)
+        plain = {"name": "say", "arguments": {"text": "small"}}
+
+        async def ask(method: str = "tools/call", **more: Any) -> Any:
+            params = plain | more if method == "tools/call" else more
+            assert "result" in await empty.legacy(method, params, path="/mcp/peer", session=session)
+            return peer.asked[-1]
+
+        for _ in range(3):
+            assert (await ask()).keys() == {"name", "arguments", "_meta"}
+        assert len(empty.gateway.context.snapshot.endpoints["/mcp/peer"].known) == 1
+        assert "progressToken" in (await ask(_meta={"progressToken": 7}))["_meta"]
+        tool = "tools/call"
+        for word in ("requestState", "inputResponses"):
+            assert (await ask(tool, **{word: {}})).keys() == {"name", "arguments", "_meta"}
+        assert (await ask())["_meta"][LEVEL] == "debug"
+        await ask("logging/setLevel", level="info")
+        assert (await ask())["_meta"][LEVEL] == "info"
 
 
 async def test_progress_comes_to_every_call_that_repeats_its_token(empty: Running) -> None:

@@ -82,7 +82,7 @@ def test_what_is_no_result_is_a_fault(result: bytes) -> None:
     assert isinstance(classify(result), Fault)
 
 
-@pytest.mark.parametrize("result", [b"[]", b"null", b"1", b""])
+@pytest.mark.parametrize("result", [b"[]", b"null", b"1", b"", b'{"\xff":1}'])
 def test_no_translation_takes_what_is_no_object(result: bytes) -> None:
     assert isinstance(to_modern(result, "tools/call"), Fault)
     assert isinstance(to_legacy(result, "tools/call", "2025-11-25"), Fault)
@@ -97,6 +97,14 @@ def test_a_legacy_result_is_complete_and_else_stays_as_it_came() -> None:
         to_modern(b'{ "content" : [ ] , "x":1.0}', "tools/call")
         == b'{"resultType":"complete","content" : [ ] , "x":1.0}'
     )
+
+
+def test_a_legacy_result_with_a_flag_that_is_none_keeps_all_it_has() -> None:
+    said = b'{"isError":null,"content":[{"type":"text","text":"1.0"}],"x":1.00}'
+    written = to_modern(said, "tools/call", server_info=b'{"name":"a"}')
+    assert isinstance(written, bytes)
+    assert b'"x":1.00' in written
+    assert json.loads(written) == json.loads(said) | {"resultType": "complete", "_meta": {SERVER_INFO: {"name": "a"}}}
 
 
 @pytest.mark.parametrize("empty", [b"{}", b"{ }", b" {\r\n\t}"])

@@ -1,6 +1,7 @@
 """Calls sent at once, without a coroutine: told once how they ended, and their connections come back."""
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Answer, Call, Failure, Notify, Raw, Result
 from penstock.upstreams.streamable_http import StreamableHttpUpstream
 from penstock.upstreams.streamable_http_flight import Flight
+from penstock.upstreams.streamable_http_settings import StreamableHttpSettings
 from tests.unit.upstreams.scripted_http import (
     LEGACY,
     MODERN,
@@ -335,6 +337,42 @@ async def test_a_call_that_cannot_be_written_leaves_no_connection_on_loan(era: E
             upstream.start(Call("tools/call", nonsense, caller=CALLERS[era], name="add"))
         assert connections(upstream)[0] == 0
         assert isinstance(await upstream.call(call_of(CALLERS[era])), Result)
+
+
+async def test_a_call_that_cannot_be_written_leaves_no_session_on_loan() -> None:
+    async with serving(server_of(Era.LEGACY, _echo)) as (_, upstream):
+        await upstream.call(call_of(MODERN, "warm"))
+        sessions = upstream._legacy_http._pools.for_caller(MODERN)
+        assert (sessions.stats().busy, sessions.stats().idle) == (0, 1)
+        nonsense: Any = {"name": object()}
+        with pytest.raises(TypeError):
+            upstream.start(Call("tools/call", nonsense, caller=MODERN, name="add"))
+        assert (sessions.stats().busy, sessions.stats().idle) == (0, 1)
+
+
+async def test_a_call_that_wants_to_hear_more_first_leaves_no_session_on_loan() -> None:
+    async with serving(server_of(Era.LEGACY, _echo)) as (_, upstream):
+        await upstream.call(call_of(MODERN, "warm"))
+        assert upstream.start(call_of(MODERN, meta={"io.modelcontextprotocol/logLevel": "info"})) is None
+        sessions = upstream._legacy_http._pools.for_caller(MODERN)
+        assert (sessions.stats().busy, sessions.stats().idle) == (0, 1)
+
+
+async def test_a_server_that_is_gone_is_sent_nothing_and_leaves_nothing(era: Era) -> None:
+    async with serving(server_of(era, _echo)) as (_, upstream):
+        await upstream.call(call_of(CALLERS[era], "warm"))
+        closing = asyncio.create_task(upstream.close())
+        await asyncio.sleep(0)
+        assert upstream.start(call_of(CALLERS[era])) is None
+        await closing
+        again = StreamableHttpUpstream("peer", StreamableHttpSettings(url=upstream._link.url))
+        await again.call(call_of(CALLERS[era], "warm"))
+        await again.close()
+        gone = weakref.ref(again)
+        del again
+        for _ in range(3):  # what its connections still hold goes with their last turn
+            await asyncio.sleep(0)
+        assert gone() is None, "nothing but the collector would take it"
 
 
 async def test_heads_of_names_as_long_as_a_client_likes_are_not_kept() -> None:

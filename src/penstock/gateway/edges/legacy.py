@@ -18,7 +18,7 @@ from penstock.gateway.client_questions import worker_of
 from penstock.gateway.context import GatewayContext
 from penstock.gateway.edges.calling import result_body
 from penstock.gateway.edges.head import HeadFacts
-from penstock.gateway.edges.legacy_calls import LegacyCalls
+from penstock.gateway.edges.legacy_calls import LegacyCalls, refuse, transport_error
 from penstock.gateway.edges.listening import Listening
 from penstock.gateway.edges.parts import cursor_of, name_of, when_listed
 from penstock.gateway.edges.refusal import away
@@ -72,7 +72,7 @@ class LegacyEdge:
             return
         found = self.calls.client_of(exchange, view, facts)
         if found is not None:
-            hops = None if facts.admittance.is_internal else self._context.hops
+            hops = self.calls.hops_for(facts)
             self.take(exchange, view, message, facts, *found, hops=hops)
 
     def initialize(self, exchange: Exchange, view: View, request: Request, begin: Begin) -> None:
@@ -117,13 +117,12 @@ class LegacyEdge:
 
     def _hops(self, hops: Hops, exchange: Exchange, view: View, request: Request, session: ClientSession) -> bool:
         """Whether the session's home answers the request, as it has what that needs."""
-        home = hops.home_of(session.home)
         if request.method == "logging/setLevel":
             exchange.spawn(self._set_level_everywhere(hops, exchange, request, session))
             return True
-        if home == hops.index or not self._needs_home(view, request, session.caller):
+        if hops.is_home(session.home) or not self._needs_home(view, request, session.caller):
             return False
-        self._hand_over(hops, exchange, home, request.id, is_home=True)
+        self._hand_over(hops, exchange, hops.home_of(session.home), request.id, is_home=True)
         return True
 
     async def _set_level_everywhere(
@@ -164,11 +163,11 @@ class LegacyEdge:
         if facts.session is None or facts.is_modern:
             exchange.respond(405, _NO_GET, headers=b"allow: POST, DELETE, OPTIONS\r\n")
         elif not facts.takes_stream:
-            exchange.respond(406, _transport_error(INVALID_REQUEST, "Not Acceptable: GET opens a text/event-stream"))
+            exchange.respond(406, transport_error(INVALID_REQUEST, "Not Acceptable: GET opens a text/event-stream"))
         else:
             found = self.calls.client_of(exchange, view, facts)
             session = found[1] if found is not None else None
-            hops = None if facts.admittance.is_internal else self._context.hops
+            hops = self.calls.hops_for(facts)
             if session is None:
                 return
             last = exchange.request.headers.get(b"last-event-id")
@@ -189,15 +188,15 @@ class LegacyEdge:
         """DELETE: from now on the session's id is unknown."""
         if facts.session is None:
             exchange.respond(
-                400, _transport_error(INVALID_REQUEST, "Bad Request: DELETE needs an Mcp-Session-Id header")
+                400, transport_error(INVALID_REQUEST, "Bad Request: DELETE needs an Mcp-Session-Id header")
             )
             return
         found = self.calls.client_of(exchange, view, facts)
         if found is None or found[1] is None:
             return
         self.close(view, found[1])
-        hops = self._context.hops
-        if hops is not None and not facts.admittance.is_internal:
+        hops = self.calls.hops_for(facts)
+        if hops is not None:
             exchange.spawn(self._end_session_everywhere(hops, exchange))
         else:
             exchange.respond(204)
@@ -237,7 +236,7 @@ class LegacyEdge:
 
     def _initialize_listed(self, exchange: Exchange, request: Request, begin: Begin, view: View | None) -> None:
         if view is None:
-            exchange.respond(404, _transport_error(METHOD_NOT_FOUND, "this view has just been removed"))
+            exchange.respond(404, transport_error(METHOD_NOT_FOUND, "this view has just been removed"))
         else:
             self._initialize(exchange, view, request, begin)
 
@@ -260,7 +259,7 @@ class LegacyEdge:
             return
         rule = lookup(Era.LEGACY, method)
         if rule is None or method.startswith("tasks/") or rule.since > caller.revision:
-            self._refuse(exchange, request, METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
+            refuse(exchange, request, METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
         elif rule.kind == "list" and self._context.is_pending(view):
             exchange.spawn(when_listed(self._context, view.name, partial(self._list_listed, exchange, request, caller)))
         elif rule.kind == "list":
@@ -291,9 +290,7 @@ class LegacyEdge:
     def _set_level(self, exchange: Exchange, request: Request, session: ClientSession | None) -> None:
         level = name_of(request.params, "level")
         if level not in LOG_LEVELS:
-            self._refuse(
-                exchange, request, INVALID_PARAMS, f"Invalid params: 'level' must be one of {', '.join(LOG_LEVELS)}"
-            )
+            refuse(exchange, request, INVALID_PARAMS, f"Invalid params: 'level' must be one of {', '.join(LOG_LEVELS)}")
             return
         if session is not None:
             session.log_level = request.params["level"]
@@ -302,10 +299,10 @@ class LegacyEdge:
     def _subscribe(self, exchange: Exchange, view: View, request: Request, session: ClientSession | None) -> None:
         uri = name_of(request.params, "uri")
         if uri is None:
-            self._refuse(exchange, request, INVALID_PARAMS, "Invalid params: 'params.uri' must be a string")
+            refuse(exchange, request, INVALID_PARAMS, "Invalid params: 'params.uri' must be a string")
         elif session is None:
             message = "Invalid request: subscriptions belong to a session; send the Mcp-Session-Id that initialize gave"
-            self._refuse(exchange, request, INVALID_REQUEST, message)
+            refuse(exchange, request, INVALID_REQUEST, message)
         elif request.method == "resources/unsubscribe":
             self._listening.unsubscribe(view, session, uri)
             exchange.respond(200, encode_result(request.id, _EMPTY))
@@ -330,18 +327,15 @@ class LegacyEdge:
         page = view.lists[request.method].legacy(cursor, caller.revision) if valid else None
         if page is None:
             message = "Invalid params: the cursor is not one this gateway gave for this list; list from the start"
-            self._refuse(exchange, request, INVALID_PARAMS, message)
+            refuse(exchange, request, INVALID_PARAMS, message)
         else:
             exchange.respond(200, result_body(request.id, page))
 
     def _list_listed(self, exchange: Exchange, request: Request, caller: Caller, view: View | None) -> None:
         if view is None:
-            self._refuse(exchange, request, METHOD_NOT_FOUND, "this view has just been removed")
+            refuse(exchange, request, METHOD_NOT_FOUND, "this view has just been removed")
         else:
             self._list(exchange, view, request, caller)
-
-    def _refuse(self, exchange: Exchange, request: Request, code: int, message: str) -> None:
-        exchange.respond(200, encode_error(request.id, code, message, null_id=False))
 
 
 class _InitializeParams(msgspec.Struct):
@@ -374,7 +368,3 @@ def _asker(hops: Hops, reply: Reply) -> int:
     """The worker that has asked what a client answers; this one, when nobody knows."""
     worker = worker_of(reply.id) if reply.id is not None else None
     return hops.index if worker is None else hops.home_of(worker)
-
-
-def _transport_error(code: int, message: str) -> bytes:
-    return encode_error(None, code, message, null_id=False)

@@ -13,6 +13,7 @@ from penstock.gateway.edges.calling import RunningCall
 from penstock.gateway.edges.head import HeadFacts
 from penstock.gateway.edges.legacy_form import LegacyForm
 from penstock.gateway.edges.parts import client_headers, completion_route, name_of, unknown_name
+from penstock.gateway.hops import Hops
 from penstock.gateway.known_call import NO_META, KnownCall
 from penstock.gateway.sessions import ClientSession
 from penstock.gateway.view import View
@@ -26,7 +27,7 @@ from penstock.protocol.methods import MethodRule
 from penstock.protocol.versions import DEFAULT_LEGACY, LEGACY_VERSIONS, Era
 from penstock.upstreams.calls import Caller
 
-MAX_CALLERS: Final = 1024
+_KNOWN_CALLERS: Final = 1024
 """Of those without a session, by revision and principal."""
 _MAX_KNOWN_NAME: Final = 512
 _STATE: Final = REQUEST_STATE
@@ -56,20 +57,23 @@ class LegacyCalls:
     def repeat(self, exchange: Exchange, view: View, request: Request, facts: HeadFacts) -> bool:
         """Begin a request's call, if it repeats one that was judged before and this worker has what it needs."""
         known = view.known.get(facts)
-        if known is None:
+        if known is None or not _repeats(known, request):
             return False
         token = facts.session
+        session: ClientSession | None = None
         if token is None:
             caller = self._stateless.get((facts.version or DEFAULT_LEGACY, facts.principal))
-            return caller is not None and self._begin(exchange, request, facts, known, caller, None)
-        session = self._sessions.find(view.name, token, facts.principal)
-        if session is None:
-            return False
-        hops = self._context.hops
-        is_home = hops is None or facts.admittance.is_internal or hops.home_of(session.home) == hops.index
-        if not is_home and known.route.server.upstream.binds(session.caller):
-            return False
-        return self._begin(exchange, request, facts, known, session.caller, session)
+            if caller is None:
+                return False
+        else:
+            session = self._sessions.find(view.name, token, facts.principal)
+            if session is None:
+                return False
+            caller = session.caller
+            hops = self.hops_for(facts)
+            if hops is not None and not hops.is_home(session.home) and known.route.server.upstream.binds(caller):
+                return False
+        return self._begin_known(exchange, request, facts, known, caller, session)
 
     def begin_known(
         self,
@@ -82,9 +86,11 @@ class LegacyCalls:
     ) -> bool:
         """The same for a client that is known already, and has been found to be in the right place."""
         known = view.known.get(facts)
-        return known is not None and self._begin(exchange, request, facts, known, caller, session)
+        if known is None or not _repeats(known, request):
+            return False
+        return self._begin_known(exchange, request, facts, known, caller, session)
 
-    def _begin(
+    def _begin_known(
         self,
         exchange: Exchange,
         request: Request,
@@ -93,17 +99,17 @@ class LegacyCalls:
         caller: Caller,
         session: ClientSession | None,
     ) -> bool:
-        method, params, field = request.method, request.params, known.name_field
-        if known.meta is not _NO_META or known.method != method or params.get(field) != known.name:
-            return False
-        if "_meta" in params or _STATE in params or _RESPONSES in params:
-            return False
         if session is not None and session.log_level is not None:
             return False
-        params[field] = known.route.name_json
+        params = request.params
+        params[known.name_field] = known.route.name_json
         running = RunningCall(exchange, request.id, facts, known.route, self.forms[caller.revision], session)
-        running.begin(method, params, caller, None, known.headers)
+        running.begin(request.method, params, caller, None, known.headers)
         return True
+
+    def hops_for(self, facts: HeadFacts) -> Hops | None:
+        """To the other workers; None where there are none, or one of them has sent the request here."""
+        return None if facts.admittance.is_internal else self._context.hops
 
     def begin(
         self,
@@ -122,24 +128,24 @@ class LegacyCalls:
         if said is not None:
             read = decode_legacy_meta(said)
             if isinstance(read, Fault):
-                _refuse(exchange, request, read.code, read.message)
+                refuse(exchange, request, read.code, read.message)
                 return
             meta = read.rest
         name = name_of(params, rule.name_field) if rule.name_field else None
         if name is None and rule.name_field:
-            _refuse(exchange, request, INVALID_PARAMS, f"Invalid params: 'params.{rule.name_field}' must be a string")
+            refuse(exchange, request, INVALID_PARAMS, f"Invalid params: 'params.{rule.name_field}' must be a string")
             return
         route = completion_route(view, params) if name is None else view.find(method, name)
         if route is None:
             code = RESOURCE_NOT_FOUND if method == "resources/read" else INVALID_PARAMS
-            _refuse(exchange, request, code, unknown_name(method, name))
+            refuse(exchange, request, code, unknown_name(method, name))
             return
         headers = client_headers(facts, exchange.request.headers, route.server.settings.forward_headers)
         field = rule.name_field
         if field:
             if said is None and len(params[field]) <= _MAX_KNOWN_NAME:
                 written = params[field].copy()  # not a slice that keeps the whole body
-                view.known.remember(facts, KnownCall(route, caller, method, NO_META, field, written, headers))
+                view.known.remember(facts, KnownCall(route, caller, method, _NO_META, field, written, headers))
             params[field] = route.name_json
         if session is not None and session.log_level is not None:
             meta[LOG_LEVEL] = session.log_level
@@ -152,15 +158,14 @@ class LegacyCalls:
         if revision not in LEGACY_VERSIONS:
             supported = ", ".join(LEGACY_VERSIONS)
             message = f"Bad Request: unsupported MCP-Protocol-Version '{revision[:40]}' (supported: {supported})"
-            exchange.respond(400, encode_error(None, INVALID_REQUEST, message, null_id=False))
+            exchange.respond(400, transport_error(INVALID_REQUEST, message))
             return None
         token = facts.session
         if token is None:
             return self._stateless_caller(revision, facts.principal), None
         session = self._sessions.find(view.name, token, facts.principal)
         if session is None:
-            message = "Session not found: initialize again"
-            exchange.respond(404, encode_error(None, INVALID_REQUEST, message, null_id=False))
+            exchange.respond(404, transport_error(INVALID_REQUEST, "Session not found: initialize again"))
             return None
         return session.caller, session
 
@@ -168,11 +173,25 @@ class LegacyCalls:
         """Who sent no session id: curl, and clients of servers that keep no sessions."""
         caller = self._stateless.get((revision, principal))
         if caller is None:
-            if len(self._stateless) >= MAX_CALLERS:
+            if len(self._stateless) >= _KNOWN_CALLERS:
                 del self._stateless[next(iter(self._stateless))]
             caller = self._stateless[revision, principal] = Caller(Era.LEGACY, revision, None, principal=principal)
         return caller
 
 
-def _refuse(exchange: Exchange, request: Request, code: int, message: str) -> None:
+def _repeats(known: KnownCall, request: Request) -> bool:
+    """Whether a request says of itself what that call said, and nothing that has to be judged."""
+    params = request.params
+    if known.meta is not _NO_META or known.method != request.method or params.get(known.name_field) != known.name:
+        return False
+    return "_meta" not in params and _STATE not in params and _RESPONSES not in params
+
+
+def refuse(exchange: Exchange, request: Request, code: int, message: str) -> None:
+    """Answer a request with an error: legacy clients take any status but 200 for something else."""
     exchange.respond(200, encode_error(request.id, code, message, null_id=False))
+
+
+def transport_error(code: int, message: str) -> bytes:
+    """The body of an answer that has a status of its own."""
+    return encode_error(None, code, message, null_id=False)
