@@ -197,18 +197,35 @@ async def test_a_dead_worker_costs_its_own_calls_alone_and_is_back_soon(gateway:
     assert {line.rpartition(" worker=")[2] for line in lines} == {"0", "1"}, "each says whose it is"
 
 
-async def answers(gateway: Workers, worker: int) -> None:
+async def answers(gateway: Workers, worker: int, tool: str = "child_echo") -> None:
     """Until the worker takes connections: a few are refused, or taken by others, while it starts."""
 
     async def one() -> bool:
         with suppress(AssertionError, RequestFailed):
             async with gateway.client_at(worker, "modern") as client:
-                return (await client.call("child_echo", {"text": "x"})).text == "x"
+                return (await client.call(tool, {"text": "x"})).text == "x"
         return False
 
     async with asyncio.timeout(BACK_SECONDS):
         while not await one():  # noqa: ASYNC110 - another process, which cannot tell us
             await asyncio.sleep(0.05)
+
+
+async def test_a_worker_that_comes_back_while_the_file_is_bad_has_what_the_others_have(tmp_path: Path) -> None:
+    first, second = (server_tables({name: [*STDIO_SERVER, tmp_path.name]}) for name in ("child", "late"))
+    with Workers(tmp_path, first + DRAIN) as gateway:
+        gateway.ready()
+        gateway.write(second + DRAIN)
+        await eventually(lambda: gateway.err.count("configuration: added late") == 2, 10, "both took the new file up")
+        await eventually(gateway.owner, 10, "its server ran")
+        gateway.write("bad = [")
+        victim = other(gateway)
+        os.kill(victim, signal.SIGKILL)
+        await eventually(lambda: len(set(gateway.workers()) - {victim}) == 2, BACK_SECONDS, "it was back")
+        await answers(gateway, other(gateway), "late_echo")
+        assert "not taken up, worker 1 has the one before: " in gateway.err
+        async with gateway.client_at(other(gateway), "modern") as client:
+            assert (await client.call("child_echo", {"text": "x"})).error["code"] == -32602
 
 
 async def test_children_of_a_dead_worker_are_ended_and_started_again_once(gateway: Workers) -> None:

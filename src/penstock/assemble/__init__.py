@@ -1,16 +1,15 @@
 """Settings into running processes: the only room that names concrete classes."""
 
-from collections.abc import Callable
-
 from penstock.assemble import process
 from penstock.assemble.process import DEMO, Inside, ReadyReport, RunOptions
 from penstock.assemble.workers import run_workers
+from penstock.config.reader import Reader
 from penstock.config.settings import Settings
 
 __all__ = ["DEMO", "Inside", "ReadyReport", "RunOptions", "run"]
 
 
-def run(settings: Settings, reload: Callable[[], Settings], options: RunOptions) -> int:
+def run(settings: Settings, reload: Reader, options: RunOptions) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
     Raises:

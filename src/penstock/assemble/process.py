@@ -257,6 +257,8 @@ class _Process:
         async with self._reloading:
             settings = await asyncio.get_running_loop().run_in_executor(None, self._read_again)
             changes = await gateway.apply(self._plans(settings, factory), views_of(settings))
+            off = {f"removed {name}": f"disabled {name}" for name in settings.servers}
+            changes = [off.get(change, change) for change in changes]
             worker.admittance = admittance_of(settings)
             waiting = waiting_for_start(self._settings, settings)
             if waiting:
@@ -339,7 +341,8 @@ class _Process:
         if siblings is not None:
             ended.append(await siblings.drain(until, self._hurry))
         if not all(ended):
-            _log.warning("stopped with calls cut at the deadline of %g s", seconds)
+            cut = "by a second signal" if self._hurry.is_set() else f"at the deadline of {seconds:g} s"
+            _log.warning("stopped with calls cut %s", cut)
 
 
 def _stamp(file: str | None) -> tuple[int, int] | None:

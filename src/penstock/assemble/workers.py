@@ -6,13 +6,13 @@ Knows: the supervisor, what a worker runs. Does not know: how either works.
 import contextlib
 import logging
 import os
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from penstock.assemble import process
 from penstock.assemble.process import RunOptions
+from penstock.config.reader import Reader
 from penstock.config.settings import Settings
 from penstock.control.supervisor import CANNOT_START, Supervisor, WorkerPlace, free_ports
 from penstock.errors import ConfigError, ListenError, PenstockError
@@ -22,7 +22,7 @@ _MAX_TOLD: Final = 4096
 """Bytes of one error: what a pipe takes whole."""
 
 
-def run_workers(settings: Settings, reload: Callable[[], Settings], options: RunOptions) -> int:
+def run_workers(settings: Settings, reload: Reader, options: RunOptions) -> int:
     """Serve with `options.workers` processes until SIGTERM or SIGINT; returns the exit code.
 
     Raises:
@@ -68,26 +68,28 @@ def run_workers(settings: Settings, reload: Callable[[], Settings], options: Run
             return CANNOT_START
 
     failures = _Failures()
+    reload.share()
     try:
         code = Supervisor(options.workers, work).run()
         if code == CANNOT_START:
             raise failures.first()
         return code
     finally:
+        reload.close()
         failures.close()
         for sock in (*kept_data, *kept_admin):
             sock.close()
 
 
-def _newest(settings: Settings, reload: Callable[[], Settings], place: WorkerPlace) -> Settings:
+def _newest(settings: Settings, reload: Reader, place: WorkerPlace) -> Settings:
     """What a worker starts with: one that takes a dead one's place must know what the others have taken up meanwhile."""
     if not place.is_restart:
         return settings
     try:
         return reload()
     except PenstockError as error:
-        _log.error("configuration not taken up, worker %d has that of the start: %s", place.index, error.message)
-        return settings
+        _log.error("configuration not taken up, worker %d has the one before: %s", place.index, error.message)
+        return reload.last_good() or settings
 
 
 def _log_as(worker: int) -> None:

@@ -147,7 +147,7 @@ async def _reload_and_watch(gateway: Running, watch: tuple[str, ...], tell: Call
     for name in watch:
         row = await _settled(client, name)
         tell(server_line(row))
-        if row.get("state") == "failed" and row.get("transport") == "stdio":
+        if row.get("state") == "failed" and (row.get("detail") or {}).get("stderr_lines"):
             note(f"'penstock logs {name}' shows what it wrote to stderr")
 
 

@@ -18,12 +18,14 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 REPEATS: Final = 5
 WINDOW: Final = 10.0
 REMEMBERED: Final = 1000
-_SECRETS: Final = (
+_SECRETS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
     (
         re.compile(
-            r"(?i)\b(authorization|proxy-authorization|cookie|set-cookie|mcp-session-id|x-api-key)\b(['\"]?\s*[:=]\s*)[^\r\n]+"
+            r"(?i)(\bservers\.[a-z0-9-]+\.headers\.)?\b(authorization|proxy-authorization|cookie|set-cookie|mcp-session-id|x-api-key)"
+            r"\b(['\"]?\s*[:=]\s*)[^\r\n]+"
         ),
-        r"\1\2***",
+        # a key of the configuration has what is wrong with it behind it, and never its value
+        lambda found: found[0] if found[1] else f"{found[2]}{found[3]}***",
     ),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}"), r"\1 ***"),
     (re.compile(r"(?i)([?&](?:[a-z0-9_-]*(?:key|token|secret|password|code))=)[^&\s'\"]+"), r"\1***"),

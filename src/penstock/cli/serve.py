@@ -9,7 +9,6 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,7 +23,8 @@ from penstock.cli.list import server_lines
 from penstock.cli.logging import set_up_logging
 from penstock.cli.output import note, say
 from penstock.cli.runtime import Running, remove_runtime, running_gateways, runtime_files, state_dir, write_runtime
-from penstock.config.load import Flags, find_file, load, mode_warnings, read_source
+from penstock.config.load import Flags, find_file, mode_warnings, read_source
+from penstock.config.reader import Reader
 from penstock.config.settings import Settings
 from penstock.errors import ConfigError, PenstockError
 
@@ -104,14 +104,9 @@ def flags_from(
     return Flags(values, dict(_server(word) for word in servers))
 
 
-def reader(path: Path, flags: Flags, *, must_exist: bool) -> Callable[[], Settings]:
+def reader(path: Path, flags: Flags, *, must_exist: bool) -> Reader:
     """A way to read the configuration, at the start and again."""
-
-    def read() -> Settings:
-        loaded = load(path, name=display(path), environment=os.environ, flags=flags, must_exist=must_exist)
-        return loaded.settings
-
-    return read
+    return Reader(path, name=display(path), environment=os.environ, flags=flags, must_exist=must_exist)
 
 
 class Greeter:
@@ -151,12 +146,14 @@ class Greeter:
         blocks = [server_lines(servers, indent="  ") or ["  no servers yet"]]
         if servers:
             blocks.append(["Try it, in another terminal:", "  " + await self._example(running, servers)])
+        config = None if self._config.absolute() == _found_from_anywhere() else self._config
+        named = () if config is None else ("--config", str(config.absolute()))
         blocks += [
-            snippets(url, None if self._config.absolute() == _found_from_anywhere() else self._config),
+            snippets(url, config),
             [
                 "Add servers of yours; the running gateway takes them up:",
-                f"  {command('add', 'time')} -- uvx mcp-server-time",
-                f"  {command('add', 'docs', 'https://mcp.example.com/mcp')}",
+                f"  {command('add', 'time', *named)} -- uvx mcp-server-time",
+                f"  {command('add', 'docs', 'https://mcp.example.com/mcp', *named)}",
             ],
             [f"Admin: {running.admin}   Configuration: {display(self._config)}"],
         ]

@@ -76,6 +76,11 @@ class Loaded:
     def __repr__(self) -> str:
         return f"<Loaded {self._source.name or 'no file'} | servers {len(self.settings.servers)}>"
 
+    @property
+    def text(self) -> str:
+        """The file's."""
+        return self._source.text
+
     def origin(self, *path: str) -> str:
         """Where the value of that key comes from: `default`, `penstock.toml:12`, `flag --listen`, …"""
         place = self._places.get(path)

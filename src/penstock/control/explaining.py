@@ -3,8 +3,10 @@
 Knows: snapshot, routes, cells. Does not know: HTTP.
 """
 
+from time import monotonic
 from typing import Any, Final
 
+from penstock.clock import Clock
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.hosting import HostedServer
 from penstock.gateway.route import Route
@@ -53,7 +55,7 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
         },
         "pipeline": ["deadline", "forward"],
         "calls": _calls(route),
-        "last_error": server.failure.message if server.failure else _mended(state, gateway.context.clock.wall()),
+        "last_error": server.failure.message if server.failure else _last_error(route, state, gateway.context.clock),
         "server_detail": state,
     }
 
@@ -64,13 +66,16 @@ def _could_have(server: HostedServer, tool: str) -> bool:
 
 
 def _why(server: HostedServer) -> str:
-    return f": {server.failure.message}" if server.failure else ""
+    return f": {server.failure.message.removeprefix(f'server {server.name!r}: ')}" if server.failure else ""
 
 
-def _mended(state: dict[str, Any], now: float) -> str:
-    """The last error of a server that is well again, and how long ago it was."""
+def _last_error(route: Route, state: dict[str, Any], clock: Clock) -> str:
+    """What went wrong with the last call that failed, or else with its server; and how long ago."""
+    failed = route.cell.last_failure
+    if failed is not None:
+        return f"{monotonic() - failed[0]:.0f} s ago: {failed[1]}"
     said, at = state["last_error"], state.get("last_error_at")
-    return f"{now - at:.0f} s ago, and over: {said}" if said and at else str(said)
+    return f"{clock.wall() - at:.0f} s ago: {said}" if said and at else str(said)
 
 
 def _unique_bare(tools: dict[str, Route], name: str) -> Route | None:

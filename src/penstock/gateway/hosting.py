@@ -319,7 +319,8 @@ class Catalogue:
             listing = msgspec.structs.replace(before, listed_at=listing.listed_at)
         host.listing = listing
         if (first or recovered) and not host.settings.is_elsewhere:  # the worker that has it says so
-            _log.info("server '%s' is ready: %d tools", host.name, len(listing.items(TOOLS)))
+            tools = len(listing.items(TOOLS))
+            _log.info("server '%s' is ready: %d tool%s", host.name, tools, "" if tools == 1 else "s")
         changed = before is None or not before.same_as(listing)
         if changed or first or recovered:
             self._on_change()

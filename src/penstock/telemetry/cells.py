@@ -21,7 +21,7 @@ MAX_SERVERS: Final = 1_000
 class Cell:
     """What happened to the calls of one tool."""
 
-    __slots__ = ("_new", "_outcomes", "_overhead", "_upstream", "method", "server", "tool")
+    __slots__ = ("_new", "_outcomes", "_overhead", "_upstream", "last_failure", "method", "server", "tool")
 
     def __init__(self, server: str, method: str, tool: str) -> None:
         self.server: Final = server
@@ -31,6 +31,8 @@ class Cell:
         self._outcomes = dict.fromkeys(OUTCOMES, 0)
         self._overhead = Histogram()
         self._upstream = Histogram()
+        self.last_failure: tuple[float, str] | None = None
+        """When a call last failed (`time.monotonic`), and how."""
         self._new: list[tuple[str, float, float]] = []
         """Calls not counted yet: counting many at a time costs a third of counting each."""
 

@@ -18,7 +18,7 @@ from urllib.error import HTTPError, URLError
 import msgspec
 import pytest
 
-from penstock.assemble import ReadyReport, RunOptions, run
+from penstock.assemble.process import ReadyReport, RunOptions, run
 from penstock.config.settings import LimitsSettings, ListenSettings, ServerConfig, Settings, ViewConfig
 from penstock.errors import ConfigError, ListenError
 
@@ -240,7 +240,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, caplog: pytest.LogCaptu
     process.calling.join()
     assert time.monotonic() - began < 8
     assert "a second signal: ending at once" in caplog.text
-    assert "calls cut at the deadline of 30 s" in caplog.text
+    assert "stopped with calls cut by a second signal" in caplog.text
 
 
 def test_tls_files_are_used_or_refused_by_name(tmp_path: Path) -> None:

@@ -36,6 +36,13 @@ def test_secrets_never_reach_the_log(text: str) -> None:
     assert "***" in without_secrets(text)
 
 
+def test_what_is_wrong_with_a_header_in_the_configuration_is_said() -> None:
+    said = "p.toml:10: servers.docs.headers.Authorization: the environment variable TOKEN is not set"
+    assert without_secrets(said) == said
+    assert "planted" not in without_secrets("servers.docs.headers.Authorization: Bearer planted")
+    assert "planted" not in without_secrets("headers.Authorization: planted")
+
+
 def test_an_event_is_one_line(stream: io.StringIO) -> None:
     set_up_logging("info", as_json=False, stream=stream)
     log = logging.getLogger("penstock.x")

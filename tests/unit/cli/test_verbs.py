@@ -64,8 +64,11 @@ def test_add_waits_while_the_server_starts(reloading: FakeGateway, run: Run) -> 
 
 
 def test_add_says_where_to_look_when_a_process_failed(reloading: FakeGateway, run: Run) -> None:
-    reloading.answers["/api/v1/servers"] = (200, {"servers": [row("x", "failed", transport="stdio", error="it ended")]})
+    failed = row("x", "failed", transport="stdio", error="it ended", detail={"stderr_lines": 2})
+    reloading.answers["/api/v1/servers"] = (200, {"servers": [failed]})
     assert run("add", "x", "--", "false").err.endswith("'penstock logs x' shows what it wrote to stderr\n")
+    reloading.answers["/api/v1/servers"] = (200, {"servers": [failed | {"name": "y", "detail": {"stderr_lines": 0}}]})
+    assert "penstock logs" not in run("add", "y", "--", "false").err
 
 
 def test_a_gateway_that_refuses_the_change_is_quoted(gateway: FakeGateway, run: Run) -> None:

@@ -1,10 +1,13 @@
 """Why a tool is where it is."""
 
+import re
 from typing import Any
 
 import pytest
 
 from penstock.errors import ServerUnavailable
+from penstock.protocol.versions import Era
+from penstock.upstreams.calls import Failure
 from penstock.upstreams.in_memory import Step
 from tests.unit.control.conftest import Chatty, Controlled
 
@@ -53,7 +56,8 @@ async def test_the_last_error_is_the_listings_or_else_a_calls(controlled: Contro
     upstream, gateway = controlled.upstreams["weather"], controlled.running.gateway
     upstream.order(Step(error=ServerUnavailable("weather", "a call failed")))
     await controlled.running.modern("tools/call", {"name": "weather_now", "arguments": {}})
-    assert (await explain(controlled, "weather_now"))[1]["last_error"] == "server 'weather': a call failed"
+    said = (await explain(controlled, "weather_now"))[1]["last_error"]
+    assert re.fullmatch(r"\d s ago: server 'weather': a call failed", said)
     upstream.every_call = Step(error=ServerUnavailable("weather", "listing failed"))
     server = gateway.context.snapshot.servers["weather"]
     await gateway.catalogue.refresh(server)
@@ -87,15 +91,22 @@ async def test_a_tool_that_a_server_may_have_which_is_down_is_said_to_be_that(co
     server.failure, server.listing = ServerUnavailable("weather", "it is down"), None
     status, found = await explain(controlled, "weather_zzz")
     assert status == 404
-    assert "server 'weather' is failed: server 'weather': it is down" in found["error"]
+    assert "server 'weather' is failed: it is down" in found["error"]
     assert "weather" not in (await explain(controlled, "other_zzz"))[1]["error"]
 
 
-async def test_an_error_that_is_over_is_told_with_its_age(controlled: Controlled) -> None:
+async def test_an_error_of_the_servers_own_is_a_last_error_too_and_is_cut(controlled: Controlled) -> None:
+    controlled.upstreams["weather"].order(Step(answer=Failure(-32000, "x" * 9000, None, Era.MODERN)))
+    await controlled.running.modern("tools/call", {"name": "weather_now", "arguments": {}})
+    said = (await explain(controlled, "weather_now"))[1]["last_error"]
+    assert re.fullmatch(r"\d s ago: x{500}", said)
+
+
+async def test_an_error_of_a_server_is_told_with_its_age(controlled: Controlled) -> None:
     class Mended(Chatty):
         def state(self) -> dict[str, Any]:
             now = controlled.running.gateway.context.clock.wall()
             return super().state() | {"last_error": "cannot connect", "last_error_at": now - 90}
 
     controlled.upstreams["weather"].__class__ = Mended
-    assert (await explain(controlled, "weather_now"))[1]["last_error"] == "90 s ago, and over: cannot connect"
+    assert (await explain(controlled, "weather_now"))[1]["last_error"] == "90 s ago: cannot connect"

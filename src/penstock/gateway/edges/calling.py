@@ -39,6 +39,8 @@ _PROGRESS: Final = "notifications/progress"
 _MESSAGE: Final = "notifications/message"
 _MODERN: Final = Era.MODERN
 """A name of our own for what every call needs: compiled, it is not looked up."""
+_MAX_KEPT_MESSAGE: Final = 500
+"""Characters of what went wrong last, for whoever asks why."""
 _OF_NOTIFICATIONS: Final = frozenset({PROGRESS_TOKEN, LOG_LEVEL})
 Outcome = Answer | ServerError | None
 """None: cancelled."""
@@ -354,6 +356,7 @@ class RunningCall:
             status, body = self._form.refusal(outcome, self._request_id)
             kind = "server_error"
             forget_frames(outcome)
+        self._route.cell.last_failure = (answered_at, outcome.message[:_MAX_KEPT_MESSAGE])
         self._respond(call, status, body, answered_at)
         return kind
 
