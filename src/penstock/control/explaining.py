@@ -10,6 +10,7 @@ from penstock.clock import Clock
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.hosting import HostedServer
 from penstock.gateway.route import Route
+from penstock.gateway.view import View
 from penstock.telemetry.histogram import Histogram
 
 _NOT_ASKED: Final = "not known yet: the server is asked at the first such call"
@@ -42,7 +43,11 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
         "state": server.state,
         "transport": server.settings.transport,
         "target": server.settings.target,
-        "endpoints": {"/mcp": exposed, f"/mcp/{server.name}": route.name},
+        "endpoints": {
+            path: there
+            for path, view in sorted(snapshot.endpoints.items())
+            if not path.endswith("/") and (there := _name_in(view, route))
+        },
         "eras": {
             "server": state["eras"],
             "modern_client": state["spoken_with"]["modern"] or _NOT_ASKED,
@@ -58,6 +63,12 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
         "last_error": server.failure.message if server.failure else _last_error(route, state, gateway.context.clock),
         "server_detail": state,
     }
+
+
+def _name_in(view: View, route: Route) -> str | None:
+    """What the tool is called there; None where it is left out."""
+    tools = view.routes["tools/call"].items()
+    return next((name for name, found in tools if found.server is route.server and found.name == route.name), None)
 
 
 def _could_have(server: HostedServer, tool: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import ServerUnavailable
+from penstock.gateway.snapshot import ViewSettings
 from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Failure
 from penstock.upstreams.in_memory import Step
@@ -50,6 +51,14 @@ async def test_the_era_spoken_for_each_client_is_told_and_what_is_not_known_yet(
         "modern_client": "modern",
         "legacy_client": "not known yet: the server is asked at the first such call",
     }
+
+
+async def test_every_view_that_has_the_tool_is_told(controlled: Controlled) -> None:
+    running, (name, upstream) = controlled.running, next(iter(controlled.upstreams.items()))
+    views = [ViewSettings("some", (name,), (), ()), ViewSettings("none", (name,), ("*_zzz",), ())]
+    await running.apply({name: lambda: upstream}, *views)
+    found = (await explain(controlled, "weather_now"))[1]["endpoints"]
+    assert found == {"/mcp": "weather_now", "/mcp/weather": "now", "/mcp/some": "weather_now"}
 
 
 async def test_the_last_error_is_the_listings_or_else_a_calls(controlled: Controlled) -> None:
