@@ -113,6 +113,7 @@ async def test_edits_of_the_file_change_servers_without_a_failed_call(stage: Sta
         await until_tool(client, "more_echo", there=True)
         gateway.write(stage.kept)
         await until_tool(client, "more_echo", there=False)
+    assert "configuration: disabled more" in gateway.err
 
 
 @pytest.mark.parametrize(

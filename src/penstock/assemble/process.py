@@ -256,9 +256,8 @@ class _Process:
         """Read the configuration again and make it so; on any error the old one stays, whole."""
         async with self._reloading:
             settings = await asyncio.get_running_loop().run_in_executor(None, self._read_again)
-            changes = await gateway.apply(self._plans(settings, factory), views_of(settings))
-            off = {f"removed {name}": f"disabled {name}" for name in settings.servers}
-            changes = [off.get(change, change) for change in changes]
+            plans = self._plans(settings, factory)
+            changes = await gateway.apply(plans, views_of(settings), disabled=settings.servers.keys() - plans.keys())
             worker.admittance = admittance_of(settings)
             waiting = waiting_for_start(self._settings, settings)
             if waiting:

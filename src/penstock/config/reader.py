@@ -73,7 +73,9 @@ class Reader:
         shared = self._shared
         if shared is not None:
             with _locked(shared, fcntl.LOCK_SH):
-                self._text = os.pread(shared.fileno(), os.fstat(shared.fileno()).st_size, 0).decode() or self._text
+                text = os.pread(shared.fileno(), os.fstat(shared.fileno()).st_size, 0).decode()
+            if text or self._text is not None:  # else no file was there when we began to share
+                self._text = text
         if self._text is None:
             return None
         source = Source(self._text, self._name, self._path.absolute().parent)

@@ -7,7 +7,7 @@ call has ended or the drain time is over.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -127,10 +127,12 @@ class Gateway:
     def calls_in_flight(self) -> int:
         return len(self._sweep)
 
-    async def apply(self, plans: Mapping[str, ServerPlan], views: Sequence[ViewSettings]) -> list[str]:
+    async def apply(
+        self, plans: Mapping[str, ServerPlan], views: Sequence[ViewSettings], *, disabled: Collection[str] = ()
+    ) -> list[str]:
         """Make it so: open what is new, keep what is unchanged, let go of what is gone. Returns the changes in words.
 
-        One at a time: the caller sees to that.
+        One at a time: the caller sees to that. `disabled`: of the servers that are gone, those that may come back.
 
         Raises:
             PenstockError: a server could not be opened; then nothing has changed.
@@ -153,7 +155,7 @@ class Gateway:
             self._sweep.add(servers[name].deadline)
         for name, server in self._servers.items():
             if name not in plans:
-                changes.append(f"removed {name}")
+                changes.append(f"{'disabled' if name in disabled else 'removed'} {name}")
                 gone.append(server)
         if list(views) != list(self._views):
             changes.append("views changed")

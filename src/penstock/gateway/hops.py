@@ -117,7 +117,7 @@ class Hops:
 
     def is_home(self, worker: int) -> bool:
         """Whether that is this worker."""
-        return worker % self.count == self.index
+        return self.home_of(worker) == self.index
 
     def hand_over_client(self, exchange: Exchange, worker: int, fail: Callable[[PenstockError], None]) -> None:
         """Let a sibling answer, and have the client's connection if possible: what comes next on it will be for that one, too."""

@@ -83,8 +83,8 @@ class QuickStart:
                 session = self._sessions.session_for(call)
                 if session is not None:
                     flight = self._begin_in(session, supervisor, call, connection)
-        except ConnectionLost:  # it was dead already: nothing was written
-            flight = None
+        except ConnectionLost:
+            pass  # it was dead already: nothing was written
         except BaseException:
             pool.give_back(connection, discard=True)
             raise

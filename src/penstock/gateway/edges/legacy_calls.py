@@ -56,8 +56,8 @@ class LegacyCalls:
 
     def repeat(self, exchange: Exchange, view: View, request: Request, facts: HeadFacts) -> bool:
         """Begin a request's call, if it repeats one that was judged before and this worker has what it needs."""
-        known = view.known.get(facts)
-        if known is None or not _repeats(known, request):
+        known = _known(view, request, facts)
+        if known is None:
             return False
         token = facts.session
         session: ClientSession | None = None
@@ -85,10 +85,8 @@ class LegacyCalls:
         session: ClientSession | None,
     ) -> bool:
         """The same for a client that is known already, and has been found to be in the right place."""
-        known = view.known.get(facts)
-        if known is None or not _repeats(known, request):
-            return False
-        return self._begin_known(exchange, request, facts, known, caller, session)
+        known = _known(view, request, facts)
+        return known is not None and self._begin_known(exchange, request, facts, known, caller, session)
 
     def _begin_known(
         self,
@@ -179,12 +177,14 @@ class LegacyCalls:
         return caller
 
 
-def _repeats(known: KnownCall, request: Request) -> bool:
-    """Whether a request says of itself what that call said, and nothing that has to be judged."""
-    params = request.params
-    if known.meta is not _NO_META or known.method != request.method or params.get(known.name_field) != known.name:
-        return False
-    return "_meta" not in params and _STATE not in params and _RESPONSES not in params
+def _known(view: View, request: Request, facts: HeadFacts) -> KnownCall | None:
+    """The call that a request repeats; None when it says anything of itself that has to be judged."""
+    known, params = view.known.get(facts), request.params
+    if known is None or known.meta is not _NO_META or known.method != request.method:
+        return None
+    if params.get(known.name_field) != known.name or "_meta" in params or _STATE in params or _RESPONSES in params:
+        return None
+    return known
 
 
 def refuse(exchange: Exchange, request: Request, code: int, message: str) -> None:
