@@ -182,7 +182,7 @@ async def test_a_dead_worker_costs_its_own_calls_alone_and_is_back_soon(gateway:
         started = time.monotonic()
         assert isinstance(await outcome(lost), RequestFailed)
         assert time.monotonic() - started < 1.0
-        await eventually(lambda: len(gateway.workers()) == 2, BACK_SECONDS, "it was back")
+        await eventually(lambda: gateway.replaced(victim), BACK_SECONDS, "it was back")
         assert gateway.owner() == owner
         await answers(gateway, other(gateway))
         for worker in gateway.workers():
@@ -221,7 +221,7 @@ async def test_a_worker_that_comes_back_while_the_file_is_bad_has_what_the_other
         gateway.write("bad = [")
         victim = other(gateway)
         os.kill(victim, signal.SIGKILL)
-        await eventually(lambda: len(set(gateway.workers()) - {victim}) == 2, BACK_SECONDS, "it was back")
+        await eventually(lambda: gateway.replaced(victim), BACK_SECONDS, "it was back")
         await answers(gateway, other(gateway), "late_echo")
         assert "not taken up, worker 1 has the one before: " in gateway.err
         async with gateway.client_at(other(gateway), "modern") as client:
@@ -302,7 +302,7 @@ async def test_a_worker_that_is_started_again_knows_what_was_added_meanwhile(gat
     assert (await asyncio.to_thread(gateway.verb, *words)).returncode == 0
     victim = other(gateway)
     os.kill(victim, signal.SIGKILL)
-    await eventually(lambda: len(set(gateway.workers()) - {victim}) == 2, BACK_SECONDS, "it was back")
+    await eventually(lambda: gateway.replaced(victim), BACK_SECONDS, "it was back")
     await answers(gateway, other(gateway))
     async with gateway.client_at(other(gateway), "modern") as client:
         assert (await client.call("more_echo", {"text": "x"})).text == "x"

@@ -49,6 +49,10 @@ class Workers(Gateway):
         self.ever.update(found, *(children(pid) for pid in found))
         return found
 
+    def replaced(self, killed: int) -> bool:
+        """Whether all run again. A process that was killed has closed its sockets a while before it counts as dead."""
+        return len(set(self.workers()) - {killed}) == self.count
+
     def owner(self) -> int:
         """The worker that has the stdio servers; 0 when there is none."""
         return next((pid for pid in self.workers() if stdio_servers(pid)), 0)
