@@ -137,7 +137,7 @@ async def test_a_connection_goes_to_the_worker_that_has_what_its_session_needs(t
                 assert (await second.call("child_pid")).text == child
 
 
-async def test_metrics_count_calls_of_all_workers_once(gateway: Workers) -> None:
+async def test_metrics_and_explain_count_calls_of_all_workers_once(gateway: Workers) -> None:
     for worker in gateway.workers():
         async with gateway.client_at(worker, "modern") as client:
             await client.tools()  # a tool that is in no list yet is counted without its name
@@ -147,6 +147,8 @@ async def test_metrics_count_calls_of_all_workers_once(gateway: Workers) -> None
         page = (await http.get(f"{gateway.admin}/metrics")).body.decode()
     counted = [line for line in page.splitlines() if line.startswith("penstock_calls_total{") and '"echo"' in line]
     assert [line.rpartition(" ")[2] for line in counted] == ["6.0"]
+    explained = await asyncio.to_thread(gateway.verb, "explain", "child_echo", "--json")
+    assert json.loads(explained.stdout)["calls"]["outcomes"] == {"ok": 6}
 
 
 def test_the_runtime_file_names_the_supervisor_and_is_gone_in_the_end(gateway: Workers, temporary: Path) -> None:
@@ -224,6 +226,10 @@ async def test_a_worker_that_comes_back_while_the_file_is_bad_has_what_the_other
         await eventually(lambda: gateway.replaced(victim), BACK_SECONDS, "it was back")
         await answers(gateway, other(gateway), "late_echo")
         assert "not taken up, worker 1 has the one before: " in gateway.err
+        async with HttpClient() as http:
+            health = json.loads((await http.get(f"{gateway.admin}/health/detailed")).body)
+        assert (health["status"], health["configuration"]["taken_up"]) == ("degraded", False)
+        assert health["workers"] == {"configured": 2, "answering": 2}
         async with gateway.client_at(other(gateway), "modern") as client:
             assert (await client.call("child_echo", {"text": "x"})).error["code"] == -32602
 

@@ -31,6 +31,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.config.settings import Settings
 from penstock.control.admin import Admin, Reloaded, describe_server
 from penstock.control.supervisor import WorkerPlace
+from penstock.control.worker_pages import Refusal
 from penstock.errors import ListenError, PenstockError
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.gateway import Gateway, GatewaySettings, ServerPlan
@@ -43,6 +44,7 @@ from penstock.identity.keys import load_or_create
 from penstock.identity.seal import Sealer
 from penstock.machine import raise_descriptor_limit, tune_allocator, tune_collector
 from penstock.telemetry.cells import CellRegistry
+from penstock.telemetry.exposition import Gauge
 from penstock.upstreams.demo import demo_upstream
 
 _log = logging.getLogger(__name__)
@@ -84,6 +86,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     """Instead of listening anywhere: runs beside the gateway, which ends with it."""
     watch_seconds: float = 1.0
     """How often the configuration file is looked at."""
+    refusal: Refusal | None = None
+    """Of the newest configuration, when this one starts with an older."""
 
 
 def run(settings: Settings, reload: Callable[[], Settings], options: RunOptions) -> int:
@@ -108,6 +112,7 @@ class _Process:
         self._hurry = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._servers: list[HttpServer] = []
+        self._refusal: Refusal | None = options.refusal
         self._seen = _stamp(settings.file)
         """The file as it was taken up, or nearly: an edit that comes while we start is not missed."""
 
@@ -202,11 +207,19 @@ class _Process:
             gateway,
             admittance=Admittance(hosts=[host for host, _ in self._settings.listen.admin]),
             reload=reload,
-            siblings=siblings.metrics if siblings is not None else None,
+            siblings=siblings,
+            refusal=lambda: self._refusal,
             disabled=lambda: {
                 name: config.target for name, config in self._settings.servers.items() if not config.enabled
             },
-            gauges=gauges_of(gateway, self._servers),
+            gauges=(*gauges_of(gateway, self._servers), self._taken_up_gauge()),
+        )
+
+    def _taken_up_gauge(self) -> Gauge:
+        return Gauge(
+            "penstock_configuration_taken_up",
+            "0 while the configuration of before is served, as the newest cannot be used.",
+            lambda: [("", float(self._refusal is None))],
         )
 
     async def _listen(
@@ -255,17 +268,26 @@ class _Process:
     async def _reload(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> Reloaded:
         """Read the configuration again and make it so; on any error the old one stays, whole."""
         async with self._reloading:
-            settings = await asyncio.get_running_loop().run_in_executor(None, self._read_again)
-            plans = self._plans(settings, factory)
-            changes = await gateway.apply(plans, views_of(settings), disabled=settings.servers.keys() - plans.keys())
-            worker.admittance = admittance_of(settings)
-            waiting = waiting_for_start(self._settings, settings)
-            if waiting:
-                changes.append(f"at the next start take effect: {', '.join(waiting)}")
-            self._settings = settings
+            try:
+                changes = await self._take_up(gateway, worker, factory)
+            except PenstockError as error:
+                self._refusal = Refusal(error.message, self._clock.wall())
+                raise
+            self._refusal = None
         for change in changes:
             _log.info("configuration: %s", change)
         return Reloaded(gateway.context.snapshot.generation, changes)
+
+    async def _take_up(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> list[str]:
+        settings = await asyncio.get_running_loop().run_in_executor(None, self._read_again)
+        plans = self._plans(settings, factory)
+        changes = await gateway.apply(plans, views_of(settings), disabled=settings.servers.keys() - plans.keys())
+        worker.admittance = admittance_of(settings)
+        waiting = waiting_for_start(self._settings, settings)
+        if waiting:
+            changes.append(f"at the next start take effect: {', '.join(waiting)}")
+        self._settings = settings
+        return changes
 
     async def _watch_file(self, gateway: Gateway, worker: Worker, factory: UpstreamFactory) -> None:
         """Take up an edit of the file within about a second."""

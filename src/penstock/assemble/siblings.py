@@ -23,7 +23,6 @@ from penstock.http.passage import Passage
 from penstock.http.server import Exchange, HttpServer
 
 _log = logging.getLogger(__name__)
-METRICS: Final = "/-/metrics"
 RELOAD: Final = "/-/reload"
 ANSWER_SECONDS: Final = 5.0
 LAST_SECONDS: Final = 5.0
@@ -49,7 +48,7 @@ class Siblings:
             passage=self._passage,
             header_bytes=limits.header_bytes,
         )
-        self._metrics: Callable[[], bytes] = bytes
+        self._page: Callable[[str, str], bytes | None] = lambda _path, _query: None
         self._reload: Callable[[], Awaitable[Reloaded]] | None = None
         self._door: HttpServer | None = None
 
@@ -58,7 +57,7 @@ class Siblings:
 
     async def listen(self, admin: Admin, reload: Callable[[], Awaitable[Reloaded]]) -> HttpServer:
         """Open the door for the others."""
-        self._metrics, self._reload = admin.metrics, reload
+        self._page, self._reload = admin.own_page, reload
         self._door = await HttpServer.start_at(
             self._take, self._place.listener, limits=door_limits(self._limits), clock=self._clock
         )
@@ -74,9 +73,14 @@ class Siblings:
         """See `WorkerPlace`."""
         return self._place.is_first
 
-    async def metrics(self) -> list[bytes]:
-        """Those of all others that can be reached."""
-        return await self._ask_all(b"GET", METRICS)
+    @property
+    def count(self) -> int:
+        """How many others there should be."""
+        return self._place.count - 1
+
+    async def ask(self, target: str) -> list[bytes]:
+        """The pages of all others that can be reached."""
+        return await self._ask_all(b"GET", target)
 
     async def reload(self) -> None:
         """Let all others read the configuration again."""
@@ -116,10 +120,10 @@ class Siblings:
 
     def _take(self, exchange: Exchange) -> None:
         path = exchange.request.path
-        if path == METRICS:
-            exchange.respond(200, self._metrics(), b"text/plain")
-        elif path == RELOAD and self._reload is not None:
+        if path == RELOAD and self._reload is not None:
             exchange.spawn(self._answer_reload(exchange, self._reload))
+        elif (page := self._page(path, exchange.request.query.decode("latin-1"))) is not None:
+            exchange.respond(200, page, b"application/octet-stream")
         else:
             self._inner(exchange)
 

@@ -6,6 +6,7 @@ Knows: the supervisor, what a worker runs. Does not know: how either works.
 import contextlib
 import logging
 import os
+import time
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from penstock.assemble.process import RunOptions
 from penstock.config.reader import Reader
 from penstock.config.settings import Settings
 from penstock.control.supervisor import CANNOT_START, Supervisor, WorkerPlace, free_ports
+from penstock.control.worker_pages import Refusal
 from penstock.errors import ConfigError, ListenError, PenstockError
 
 _log = logging.getLogger(__name__)
@@ -58,7 +60,9 @@ def run_workers(settings: Settings, reload: Reader, options: RunOptions) -> int:
 
         mine = msgspec.structs.replace(mine, on_listening=listening)
         try:
-            return process.run(with_ports(_newest(settings, reload, place)), lambda: with_ports(reload()), mine)
+            newest, refusal = _newest(settings, reload, place)
+            mine = msgspec.structs.replace(mine, refusal=refusal)
+            return process.run(with_ports(newest), lambda: with_ports(reload()), mine)
         except PenstockError as error:
             if has_started:
                 raise
@@ -81,15 +85,15 @@ def run_workers(settings: Settings, reload: Reader, options: RunOptions) -> int:
             sock.close()
 
 
-def _newest(settings: Settings, reload: Reader, place: WorkerPlace) -> Settings:
+def _newest(settings: Settings, reload: Reader, place: WorkerPlace) -> tuple[Settings, Refusal | None]:
     """What a worker starts with: one that takes a dead one's place must know what the others have taken up meanwhile."""
     if not place.is_restart:
-        return settings
+        return settings, None
     try:
-        return reload()
+        return reload(), None
     except PenstockError as error:
         _log.error("configuration not taken up, worker %d has the one before: %s", place.index, error.message)
-        return reload.last_good() or settings
+        return reload.last_good() or settings, Refusal(error.message, time.time())
 
 
 def _log_as(worker: int) -> None:

@@ -37,6 +37,10 @@ def run(*, as_json: JsonFlag = False, gateway: GatewayFlag = None, config: Confi
         say(line)
     if not rows:
         say("no servers yet; add one with 'penstock add'")
+    configuration = answer.get("configuration", {})
+    if not configuration.get("taken_up", True):
+        since, why = configuration.get("refused_at"), configuration.get("error")
+        note(harmless(f"warning: since {since} the configuration cannot be used, and the one before is served: {why}"))
     for duplicate in answer.get("duplicates", []):
         note(harmless(f"note: {duplicate if isinstance(duplicate, str) else _duplicate(duplicate)}"))
     return 0
@@ -75,7 +79,7 @@ def _from_file(config: str | None, as_json: bool) -> int:
         for server in servers
     ]
     if as_json:
-        say_json({"generation": None, "servers": rows, "duplicates": []})
+        say_json({"generation": None, "servers": rows, "duplicates": [], "configuration": None})
         return 0
     for line in server_lines(rows):
         say(line)

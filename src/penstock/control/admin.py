@@ -8,19 +8,21 @@ web page can do it behind a user's back.
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
 import msgspec
 
 from penstock.control.explaining import explain_tool
+from penstock.control.worker_pages import Refusal, Siblings, WorkerPages
 from penstock.errors import PenstockError
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.hosting import HostedServer
 from penstock.gateway.listing import PROMPTS, RESOURCES, TEMPLATES, TOOLS
 from penstock.http.server import Exchange
-from penstock.telemetry.exposition import CONTENT_TYPE, Gauge, merged, render
+from penstock.telemetry.exposition import CONTENT_TYPE, Gauge
 
 _log = logging.getLogger(__name__)
 _MAX_LOG_LINES: Final = 1_000
@@ -44,21 +46,24 @@ class Admin:
         reload: Callable[[], Awaitable[Reloaded]],
         disabled: Callable[[], dict[str, str]],
         gauges: tuple[Gauge, ...],
-        siblings: Callable[[], Awaitable[list[bytes]]] | None = None,
+        refusal: Callable[[], Refusal | None] = lambda: None,
+        siblings: Siblings | None = None,
     ) -> None:
-        """`siblings`: gives the metrics of the other workers, where there are any."""
+        """`refusal`: of the newest configuration, while it is not taken up."""
         self._gateway = gateway
         self._admittance = admittance
         self._reload = reload
         self._disabled = disabled
         """Names and targets of servers that are configured but not enabled."""
-        self._gauges = gauges
-        self._siblings = siblings
-        self._pages: dict[str, Callable[[dict[str, str]], dict[str, Any]]] = {
-            "/api/v1/servers": lambda _query: self.servers(),
+        self._refusal = refusal
+        self._workers = WorkerPages(gateway, gauges, refusal, siblings)
+        self.own_page: Final = self._workers.own
+        """Takes path and query; gives what this worker tells the others of itself."""
+        self._pages: dict[str, Callable[[dict[str, str]], Awaitable[dict[str, Any]]]] = {
+            "/api/v1/servers": self._servers,
             "/api/v1/tools": self._tools,
             "/api/v1/explain": self._explain,
-            "/health/detailed": lambda _query: self._health(),
+            "/health/detailed": self._health,
         }
 
     def __repr__(self) -> str:
@@ -74,36 +79,35 @@ class Admin:
         elif request.method not in {b"GET", b"HEAD"}:
             _answer(exchange, 405, {"error": "expected GET"})
         elif request.path == "/metrics":
-            if self._siblings is None:
-                exchange.respond(200, self.metrics(), CONTENT_TYPE)
-            else:
-                exchange.spawn(self._answer_merged(exchange, self._siblings))
+            exchange.spawn(self._answer_metrics(exchange))
         else:
-            self._page(exchange)
+            exchange.spawn(self._answer_page(exchange))
 
-    def metrics(self) -> bytes:
-        """This worker's own."""
-        return render(self._gateway.cells, self._gauges)
+    async def _answer_metrics(self, exchange: Exchange) -> None:
+        exchange.respond(200, await self._workers.metrics(), CONTENT_TYPE)
 
-    async def _answer_merged(self, exchange: Exchange, siblings: Callable[[], Awaitable[list[bytes]]]) -> None:
-        exchange.respond(200, merged([self.metrics(), *await siblings()]), CONTENT_TYPE)
-
-    def servers(self) -> dict[str, Any]:
+    async def _servers(self, _query: dict[str, str]) -> dict[str, Any]:
         """Each server with its state and what it offers, in configuration order; then those that are switched off."""
+        await self._gateway.catalogue.look_again()
         snapshot = self._gateway.context.snapshot
         rows = [describe_server(server) for server in snapshot.servers.values()]
         rows += [_disabled_row(name, target) for name, target in self._disabled().items()]
-        return {"generation": snapshot.generation, "servers": rows, "duplicates": list(snapshot.duplicates)}
+        return {
+            "generation": snapshot.generation,
+            "servers": rows,
+            "duplicates": list(snapshot.duplicates),
+            "configuration": _configuration(self._refusal()),
+        }
 
-    def _page(self, exchange: Exchange) -> None:
+    async def _answer_page(self, exchange: Exchange) -> None:
         path = exchange.request.path
         query = {key: values[-1] for key, values in parse_qs(exchange.request.query.decode("latin-1")).items()}
         page = self._pages.get(path)
         if page is None and path.startswith("/api/v1/servers/") and path.endswith("/log"):
             name = unquote(path.removeprefix("/api/v1/servers/").removesuffix("/log"))
-            page = lambda asked: self._log(name, asked)  # noqa: E731  # one page for each server, made when asked for
+            page = partial(self._log, name)  # one page for each server, made when asked for
         try:
-            body = page(query) if page is not None else None
+            body = await page(query) if page is not None else None
         except LookupError as error:
             _answer(exchange, 404, {"error": str(error.args[0])})
             return
@@ -115,7 +119,7 @@ class Admin:
         else:
             _answer(exchange, 200, body)
 
-    def _log(self, name: str, query: dict[str, str]) -> dict[str, Any]:
+    async def _log(self, name: str, query: dict[str, str]) -> dict[str, Any]:
         server = self._gateway.context.snapshot.servers.get(name)
         if server is None and name in self._disabled():
             raise LookupError(f"server '{name}' is disabled; 'penstock enable {name}' switches it on")
@@ -129,7 +133,7 @@ class Admin:
         lines = server.upstream.recent_log(min(wanted, _MAX_LOG_LINES))
         return {"lines": lines, "cursor": total, "transport": server.settings.transport}
 
-    def _tools(self, query: dict[str, str]) -> dict[str, Any]:
+    async def _tools(self, query: dict[str, str]) -> dict[str, Any]:
         words = query.get("q", "").lower().split()
         snapshot = self._gateway.context.snapshot
         defined = {server.name: _tools_of(server) for server in snapshot.servers.values()}
@@ -150,18 +154,20 @@ class Admin:
                 )
         return {"tools": found}
 
-    def _explain(self, query: dict[str, str]) -> dict[str, Any]:
-        return explain_tool(self._gateway, query.get("tool", ""))
+    async def _explain(self, query: dict[str, str]) -> dict[str, Any]:
+        return await explain_tool(self._gateway, self._workers, query.get("tool", ""))
 
-    def _health(self) -> dict[str, Any]:
-        snapshot = self._gateway.context.snapshot
-        states = {server.name: server.state for server in snapshot.servers.values()}
+    async def _health(self, _query: dict[str, str]) -> dict[str, Any]:
+        health = await self._workers.health()
+        is_ok = health.workers == self._workers.workers and health.refusal is None
         return {
-            "status": "ok" if all(state == "ready" for state in states.values()) else "degraded",
-            "generation": snapshot.generation,
-            "servers": states,
-            "calls_in_flight": self._gateway.calls_in_flight,
-            "sessions": len(self._gateway.context.sessions),
+            "status": "ok" if is_ok and all(state == "ready" for state in health.servers.values()) else "degraded",
+            "generation": self._gateway.context.snapshot.generation,
+            "configuration": _configuration(health.refusal),
+            "workers": {"configured": self._workers.workers, "answering": health.workers},
+            "servers": health.servers,
+            "calls_in_flight": health.calls_in_flight,
+            "sessions": health.sessions,
         }
 
     def _start_reload(self, exchange: Exchange) -> None:
@@ -184,7 +190,6 @@ def describe_server(server: HostedServer) -> dict[str, Any]:
     """One server's row in `list`."""
     state = server.upstream.state()
     listing = server.listing
-    listed_at = datetime.fromtimestamp(listing.listed_at, UTC).isoformat(timespec="seconds") if listing else None
     counts = {
         name: len(listing.items(kind)) if listing else 0
         for name, kind in (("tools", TOOLS), ("prompts", PROMPTS), ("resources", RESOURCES), ("templates", TEMPLATES))
@@ -197,10 +202,21 @@ def describe_server(server: HostedServer) -> dict[str, Any]:
         "eras": state["eras"],
         **counts,
         "error": server.failure.message if server.failure else None,
-        "listed_at": listed_at,
+        "listed_at": _time(listing.listed_at) if listing else None,
         "stale": server.is_stale,
         "detail": state,
     }
+
+
+def _configuration(refusal: Refusal | None) -> dict[str, Any]:
+    """Whether the file as it is now is what is served."""
+    if refusal is None:
+        return {"taken_up": True}
+    return {"taken_up": False, "refused_at": _time(refusal.at), "error": refusal.reason}
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def _disabled_row(name: str, target: str) -> dict[str, Any]:

@@ -3,20 +3,22 @@
 Knows: snapshot, routes, cells. Does not know: HTTP.
 """
 
-from time import monotonic
+from difflib import get_close_matches
 from typing import Any, Final
 
 from penstock.clock import Clock
+from penstock.control.worker_pages import Calls, WorkerPages
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.hosting import HostedServer
 from penstock.gateway.route import Route
 from penstock.gateway.view import View
 from penstock.telemetry.histogram import Histogram
 
+MAX_NEAR: Final = 5
 _NOT_ASKED: Final = "not known yet: the server is asked at the first such call"
 
 
-def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
+async def explain_tool(gateway: Gateway, workers: WorkerPages, name: str) -> dict[str, Any]:
     """Route, era on each edge, sessions, bounds, what its calls cost and the last error.
 
     Raises:
@@ -26,7 +28,9 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
     tools = snapshot.endpoints["/mcp"].routes["tools/call"]
     route = tools.get(name) or _unique_bare(tools, name)
     if route is None:
-        near = [exposed for exposed in tools if name and name in exposed][:5]
+        near = [exposed for exposed in tools if name and name in exposed][:MAX_NEAR] or get_close_matches(
+            name, tools, MAX_NEAR
+        )
         down = [
             f"; server {one.name!r} is {one.state}{_why(one)}"
             for one in snapshot.servers.values()
@@ -36,6 +40,7 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
     server = route.server
     exposed = next(key for key, found in tools.items() if found is route)
     state = server.upstream.state()
+    calls = await workers.calls(route.cell)
     return {
         "tool": exposed,
         "own_name": route.name,
@@ -59,8 +64,12 @@ def explain_tool(gateway: Gateway, name: str) -> dict[str, Any]:
             "in_all_seconds": server.settings.deadline.total_seconds,
         },
         "pipeline": ["deadline", "forward"],
-        "calls": _calls(route),
-        "last_error": server.failure.message if server.failure else _last_error(route, state, gateway.context.clock),
+        "calls": {
+            "outcomes": calls.outcomes,
+            "overhead_ms": _quantiles(calls.overhead.histogram()),
+            "upstream_ms": _quantiles(calls.upstream.histogram()),
+        },
+        "last_error": server.failure.message if server.failure else _last_error(calls, state, gateway.context.clock),
         "server_detail": state,
     }
 
@@ -80,11 +89,10 @@ def _why(server: HostedServer) -> str:
     return f": {server.failure.message.removeprefix(f'server {server.name!r}: ')}" if server.failure else ""
 
 
-def _last_error(route: Route, state: dict[str, Any], clock: Clock) -> str:
+def _last_error(calls: Calls, state: dict[str, Any], clock: Clock) -> str:
     """What went wrong with the last call that failed, or else with its server; and how long ago."""
-    failed = route.cell.last_failure
-    if failed is not None:
-        return f"{monotonic() - failed[0]:.0f} s ago: {failed[1]}"
+    if calls.failed is not None:
+        return f"{calls.failed[0]:.0f} s ago: {calls.failed[1]}"
     said, at = state["last_error"], state.get("last_error_at")
     return f"{clock.wall() - at:.0f} s ago: {said}" if said and at else str(said)
 
@@ -92,15 +100,6 @@ def _last_error(route: Route, state: dict[str, Any], clock: Clock) -> str:
 def _unique_bare(tools: dict[str, Route], name: str) -> Route | None:
     found = [route for route in tools.values() if route.name == name]
     return found[0] if len(found) == 1 else None
-
-
-def _calls(route: Route) -> dict[str, Any]:
-    cell = route.cell
-    return {
-        "outcomes": {name: count for name, count in cell.outcomes.items() if count},
-        "overhead_ms": _quantiles(cell.overhead),
-        "upstream_ms": _quantiles(cell.upstream),
-    }
 
 
 def _quantiles(histogram: Histogram) -> dict[str, float]:

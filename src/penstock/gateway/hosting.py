@@ -136,6 +136,7 @@ class Catalogue:
     """A server that says its lists have changed often says so several times."""
     AGAIN_SECONDS: Final = 1.0
     """Between listings of a server that does not stop saying so."""
+    LOOK_SECONDS: Final = 1.0
     FIRST_LISTING_SECONDS: Final = 120.0
     """A package runner may have to download a server first."""
 
@@ -258,6 +259,14 @@ class Catalogue:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(host.wait_until - now):
                         await host.first_attempt.wait()
+
+    async def look_again(self) -> None:
+        """For somebody who looks now: ask those that failed once more, unless they have just been; at most LOOK_SECONDS."""
+        now = self._clock.now()
+        failed = (host for host in self._hosts.values() if host.failure is not None)
+        asked = [self.refresh(host) for host in failed if now - host.checked_at >= self.RETRY_SECONDS[0]]
+        if asked:
+            await asyncio.wait(asked, timeout=self.LOOK_SECONDS)
 
     async def close(self) -> None:
         self._hosts = {}  # nobody is listed any more, whatever is heard from now on

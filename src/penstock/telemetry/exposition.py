@@ -95,7 +95,7 @@ def _number(value: float) -> bytes:
 
 
 _SAME_FOR_ALL: Final = b"penstock_generation"
-_OF_THE_LEAST: Final = b"penstock_server_ready"
+_OF_THE_LEAST: Final = (b"penstock_server_ready", b"penstock_configuration_taken_up")
 
 
 class _Page(Collector):

@@ -78,6 +78,20 @@ class Histogram:
         """The counts, least durations first."""
         return tuple(self._buckets)
 
+    @staticmethod
+    def of(buckets: Collection[int], sum_us: int) -> "Histogram":
+        """Counts that came from elsewhere, one for each bucket.
+
+        Raises:
+            ValueError: there are not as many as there are buckets.
+        """
+        if len(buckets) != BUCKETS:
+            raise ValueError(f"expected {BUCKETS} buckets, got {len(buckets)}")
+        made = Histogram()
+        made._buckets = list(buckets)
+        made.count, made.sum_us = sum(buckets), sum_us
+        return made
+
     def merge(self, other: "Histogram") -> None:
         """Add another's counts to ours."""
         self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other.buckets(), strict=True)]

@@ -146,6 +146,7 @@ def test_it_serves_the_demo_reports_and_stops_when_told(tmp_path: Path) -> None:
         "penstock_replay_bytes 0.0",
         "penstock_tasks ",
         "penstock_generation ",
+        "penstock_configuration_taken_up 1.0",
         'penstock_server_ready{server="demo"} 1.0',
         'penstock_calls_total{method="tools/call",outcome="ok",server="demo",tool="echo"} 1.0',
     ):
@@ -171,17 +172,23 @@ def test_a_reload_takes_effect_whole_or_not_at_all(tmp_path: Path, caplog: pytes
         process.failure = ConfigError("odd", key="servers.far.url")
         found.append(process.reload())
         found.append(process.servers())
+        found.append(ask(process.urls[1] + "/health/detailed")["configuration"])
+        found.append(ask(process.urls[1] + "/metrics"))
         os.kill(os.getpid(), signal.SIGHUP)
         wait_for(lambda: "not taken up, the old one stays: servers.far.url: odd" in caplog.text)
         process.failure, process.again = None, process.settings
         os.kill(os.getpid(), signal.SIGHUP)
         wait_for(lambda: process.servers() == ["demo"])
+        found.append(ask(process.urls[1] + "/health/detailed")["configuration"])
 
     assert Process(tmp_path, Settings(listen=FREE), drive).run() == 0
     assert found[0]["changes"] == ["added far", "views changed", "at the next start take effect: limits.body_bytes"]
     assert found[1] == {"jsonrpc": "2.0", "id": 1, "result": {}}
     assert found[2] == {"error": "servers.far.url: odd"}
     assert found[3] == ["far", "demo"]
+    assert (found[4]["taken_up"], found[4]["error"]) == (False, "servers.far.url: odd")
+    assert "penstock_configuration_taken_up 0.0" in found[5]
+    assert found[6] == {"taken_up": True}
     assert "configuration: removed far" in caplog.text
 
 

@@ -1,9 +1,11 @@
 """Workers among themselves: metrics, reloads, what is let in at the inner door, and how it is closed."""
 
 import asyncio
+import json
 import os
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -18,14 +20,15 @@ from penstock.clock import SystemClock
 from penstock.config.settings import LimitsSettings
 from penstock.control.admin import Admin, Reloaded
 from penstock.control.supervisor import WorkerPlace
-from penstock.errors import ConfigError
+from penstock.control.worker_pages import METRICS, Refusal
+from penstock.errors import ConfigError, ServerUnavailable
 from penstock.gateway.admittance import Admittance
 from penstock.gateway.hops import CONNECTIONS
 from penstock.http.client_connect import connect_unix
 from penstock.http.limits import KIB, MIB
 from penstock.http.server import HttpServer
 from penstock.protocol.versions import Era
-from penstock.telemetry.exposition import Gauge, merged
+from penstock.telemetry.exposition import Gauge
 from penstock.upstreams.in_memory import InMemoryServer
 from tests.unit.gateway.asking import LegacyClient, text_of, work
 from tests.unit.gateway.conftest import Running, gateway_in, plan_of, until
@@ -48,7 +51,8 @@ class One:
             reload=self.reload,
             disabled=dict,
             gauges=(Gauge("penstock_sessions", "Sessions.", lambda: [("", place.index + 1)]),),
-            siblings=self.siblings.metrics,
+            refusal=lambda: Refusal(self.refusal, 0.0) if self.refusal else None,
+            siblings=self.siblings,
         )
         self.door: HttpServer | None = None
 
@@ -111,7 +115,7 @@ async def test_metrics_are_those_of_all(tmp_path: Path) -> None:
     async with several(tmp_path, 3) as (first, second, third):
         for one in (first, second, third):
             await (await LegacyClient.open(one.running)).call().answer()
-        page = merged([first.admin.metrics(), *await first.siblings.metrics()])
+        page = await outside(first, "/metrics")
         assert b"penstock_sessions 6.0" in page
         line = next(line for line in page.splitlines() if line.startswith(b"penstock_calls_total{"))
         assert line.endswith(b" 3.0")
@@ -120,7 +124,50 @@ async def test_metrics_are_those_of_all(tmp_path: Path) -> None:
 async def test_metrics_of_the_others_are_there_while_one_is_away(tmp_path: Path) -> None:
     async with several(tmp_path, 3) as (first, second, third):
         second.leave()
-        assert await first.siblings.metrics() == [third.admin.metrics()]
+        assert await first.siblings.ask(METRICS) == [third.admin.own_page(METRICS, "")]
+
+
+async def outside(one: One, path: str) -> bytes:
+    """What the admin port says."""
+    server = await HttpServer.start(one.admin, host="127.0.0.1", port=0)
+    try:
+        response = await one.running.client.get("http://{}:{}".format(*server.addresses[0]) + path)
+        assert response.status == 200
+        return bytes(response.body)
+    finally:
+        server.close()
+
+
+async def test_health_is_that_of_all_and_of_each_server_the_worst(tmp_path: Path) -> None:
+    async with several(tmp_path, 3) as (first, second, third):
+        for one in (first, second, third):
+            await LegacyClient.open(one.running)
+        said = json.loads(await outside(first, "/health/detailed"))
+        assert (said["status"], said["sessions"], said["servers"]) == ("ok", 3, {"desk": "ready"})
+        assert said["workers"] == {"configured": 3, "answering": 3}
+        assert said["configuration"] == {"taken_up": True}
+        server = third.running.gateway.context.snapshot.servers["desk"]
+        server.failure = ServerUnavailable("desk", "it is down")
+        said = json.loads(await outside(first, "/health/detailed"))
+        assert (said["status"], said["servers"]) == ("degraded", {"desk": "failed"})
+        server.failure = None
+        second.refusal = "penstock.toml:3: odd"
+        said = json.loads(await outside(first, "/health/detailed"))
+        assert (said["status"], said["configuration"]["error"]) == ("degraded", "penstock.toml:3: odd")
+        second.leave()
+        said = json.loads(await outside(first, "/health/detailed"))
+        assert (said["status"], said["workers"]) == ("degraded", {"configured": 3, "answering": 2})
+
+
+async def test_a_tool_is_explained_with_the_calls_of_all(tmp_path: Path) -> None:
+    async with several(tmp_path, 3) as (first, second, third):
+        for one in (second, second, third):
+            await (await LegacyClient.open(one.running)).call().answer()
+        third.running.gateway.cells.cell("desk", "tools/call", "work").last_failure = (time.monotonic() - 7, "too late")
+        said = json.loads(await outside(first, "/api/v1/explain?tool=desk_work"))
+        assert said["calls"]["outcomes"] == {"ok": 3}
+        assert said["calls"]["upstream_ms"]["p50"] > 0
+        assert said["last_error"] == "7 s ago: too late"
 
 
 async def test_a_reload_reaches_all_and_one_that_refuses_costs_nothing(

@@ -182,6 +182,17 @@ def test_list_shows_state_counts_and_errors(gateway: FakeGateway, run: Run) -> N
     assert json.loads(run("list", "--json").out) == answer
 
 
+def test_list_says_that_the_file_cannot_be_used(gateway: FakeGateway, run: Run) -> None:
+    refused = {"taken_up": False, "refused_at": "2026-01-02T03:04:05+00:00", "error": "penstock.toml:3: \x1bodd"}
+    gateway.answers["/api/v1/servers"] = (200, {"servers": [row("a")], "duplicates": [], "configuration": refused})
+    said = run("list")
+    assert (said.code, said.out.startswith("a  ready")) == (0, True)
+    assert said.err == (
+        "warning: since 2026-01-02T03:04:05+00:00 the configuration cannot be used, and the one before is served: "
+        "penstock.toml:3: \ufffdodd\n"
+    )
+
+
 def test_list_asks_which_gateway_is_meant_when_several_run(run: Run, place: Path) -> None:
     for port in (80, 90):
         url = f"http://127.0.0.1:{port}"

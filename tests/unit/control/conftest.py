@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from penstock.control.admin import Admin, Reloaded
+from penstock.control.worker_pages import Refusal
 from penstock.errors import ConfigError
 from penstock.gateway.admittance import Admittance
 from penstock.http.client import Response
@@ -40,12 +41,14 @@ class Controlled:
         self.running, self.upstreams = running, upstreams
         self.url = ""
         self.refusal = ""
+        self.refused: Refusal | None = None
         self.reloads = 0
         self.admin = Admin(
             running.gateway,
             admittance=Admittance(["admin.example"]),
             reload=self._reload,
             disabled=lambda: {"off": "http://off/"},
+            refusal=lambda: self.refused,
             gauges=(Gauge("penstock_generation", "Number of the snapshot.", lambda: [("", 7)]),),
         )
 

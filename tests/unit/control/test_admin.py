@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import NeedsAuthorization
+from penstock.control.worker_pages import Refusal
+from penstock.errors import NeedsAuthorization, ServerUnavailable
 from penstock.upstreams.in_memory import CallContext, Step
 from tests.unit.control.conftest import Controlled
 
@@ -50,6 +51,31 @@ async def test_a_server_that_fails_shows_why(controlled: Controlled) -> None:
     row = answer["servers"][0]
     assert (row["state"], row["error"], row["tools"]) == ("needs authorization", "server 'weather': answered 401", 2)
     assert (await controlled.get("/health/detailed"))[1]["status"] == "degraded"
+
+
+async def test_whoever_looks_at_servers_that_failed_has_them_asked_again_but_not_at_once(
+    controlled: Controlled,
+) -> None:
+    gateway, upstream = controlled.running.gateway, controlled.upstreams["weather"]
+    host = gateway.context.snapshot.servers["weather"]
+    upstream.every_call = Step(error=ServerUnavailable("weather", "it is down"))
+    await gateway.catalogue.refresh(host)
+    upstream.every_call = Step()
+    _, answer = await controlled.get("/api/v1/servers")
+    assert answer["servers"][0]["state"] == "failed", "it was asked a moment ago"
+    host.checked_at -= 2.0
+    _, answer = await controlled.get("/api/v1/servers")
+    assert (answer["servers"][0]["state"], answer["servers"][0]["error"]) == ("ready", None)
+
+
+async def test_a_configuration_that_was_refused_is_shown_until_one_is_taken_up(controlled: Controlled) -> None:
+    controlled.refused = Refusal("penstock.toml:3: odd", 0.0)
+    wanted = {"taken_up": False, "refused_at": "1970-01-01T00:00:00+00:00", "error": "penstock.toml:3: odd"}
+    assert (await controlled.get("/api/v1/servers"))[1]["configuration"] == wanted
+    health = (await controlled.get("/health/detailed"))[1]
+    assert (health["status"], health["configuration"]) == ("degraded", wanted)
+    controlled.refused = None
+    assert (await controlled.get("/api/v1/servers"))[1]["configuration"] == {"taken_up": True}
 
 
 async def test_a_server_never_listed_has_no_counts_and_no_tools(controlled: Controlled) -> None:
@@ -178,6 +204,8 @@ async def test_health_is_told_in_detail(controlled: Controlled) -> None:
     assert answer == {
         "status": "ok",
         "generation": generation,
+        "configuration": {"taken_up": True},
+        "workers": {"configured": 1, "answering": 1},
         "servers": {"weather": "ready", "second": "ready"},
         "calls_in_flight": 0,
         "sessions": 0,

@@ -89,7 +89,14 @@ async def test_a_bare_name_will_do_when_it_is_unique(controlled: Controlled) -> 
     assert (await explain(controlled, "now"))[1]["tool"] == "weather_now"
 
 
-@pytest.mark.parametrize(("tool", "error"), [("", "no tool is named ''"), ("xyz", "no tool is named 'xyz'")])
+@pytest.mark.parametrize(
+    ("tool", "error"),
+    [
+        ("", "no tool is named ''"),
+        ("xyz", "no tool is named 'xyz'"),
+        ("weather_nwo", "no tool is named 'weather_nwo'; near: weather_now, weather_forecast"),
+    ],
+)
 async def test_an_unknown_tool_is_said_to_be_one(controlled: Controlled, tool: str, error: str) -> None:
     assert await explain(controlled, tool) == (404, {"error": error})
 

@@ -39,6 +39,9 @@ KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 """Of each kind of question: its method, its parameters, an answer."""
 
+ROUNDING = 1e-6
+"""Seconds: `t + 60 - t` is not always 60, and where a machine's clock stands when a test runs is nobody's choice."""
+
 Tool = Callable[[dict[str, Any], CallContext], Any]
 
 

@@ -17,7 +17,7 @@ from penstock.policies.deadline import Deadline, DeadlineSettings
 from penstock.protocol.versions import Era
 from penstock.upstreams.calls import Answer, Call, Failure
 from penstock.upstreams.in_memory import CallContext, InMemoryServer, InMemoryUpstream, InputRequired, Refused, Step
-from tests.unit.gateway.asking import ACCEPTED, FORM, ModernClient, text_of, with_tool, work
+from tests.unit.gateway.asking import ACCEPTED, FORM, ROUNDING, ModernClient, text_of, with_tool, work
 from tests.unit.gateway.conftest import Running, gateway_in, plan_of, until
 
 ANSWER = {"elicitation-1": ACCEPTED}
@@ -133,7 +133,7 @@ async def test_the_idle_time_stands_still_while_the_client_owes_an_answer(empty:
     await until(lambda: not call.asking_since)
     deadline_of(empty).expire(call.started_at + 60)
     assert call.expired_after == 0.0, "it counts from the answer"
-    deadline_of(empty).expire(call.progress_at + 60)
+    deadline_of(empty).expire(call.progress_at + 60 + ROUNDING)
     answer = await resumed
     assert (answer["status"], answer["error"]["data"]["reason"]) == (504, "deadline_exceeded")
 
@@ -142,7 +142,7 @@ async def test_the_total_time_does_not_stand_still(empty: Running) -> None:
     upstream = await with_tool(empty, asks_and_works, deadline=DeadlineSettings(idle_seconds=60, total_seconds=900))
     client = ModernClient(empty)
     asked = await client.call()
-    deadline_of(empty).expire(upstream.calls[-1].started_at + 900)
+    deadline_of(empty).expire(upstream.calls[-1].started_at + 900 + ROUNDING)
     await until(lambda: upstream.in_flight == 0)
     answer = await client.resume(asked, ANSWER)
     assert (answer["status"], answer["error"]["code"]) == (504, 504)
@@ -163,7 +163,7 @@ async def test_a_server_whose_question_is_withdrawn_is_idle_again(empty: Running
     call = upstream.calls[-1]
     withdraw.set()
     await until(lambda: not call.asking_since)
-    deadline_of(empty).expire(call.progress_at + 60)
+    deadline_of(empty).expire(call.progress_at + 60 + ROUNDING)
     await until(lambda: upstream.in_flight == 0)
     assert call.expired_after == 60
 

@@ -12,6 +12,7 @@ from tests.unit.gateway.asking import (
     FORM,
     KINDS,
     ROOTS,
+    ROUNDING,
     SAID,
     TALK,
     LegacyClient,
@@ -158,7 +159,7 @@ async def test_the_idle_time_stands_still_while_the_client_owes_an_answer(empty:
     await client.answer(question, ACCEPTED)
     deadline.expire(running.progress_at + 59)
     assert not running.expired_after
-    deadline.expire(running.progress_at + 60)
+    deadline.expire(running.progress_at + 60 + ROUNDING)
     assert (await call.answer())["error"]["code"] == 504
 
 

@@ -17,6 +17,7 @@ from tests.unit.gateway.asking import (
     FORM,
     KINDS,
     ROOTS,
+    ROUNDING,
     SAID,
     TALK,
     URL,
@@ -429,7 +430,7 @@ async def test_the_total_time_counts_from_the_clients_own_request(empty: Running
     call = client.call()
     await client.answer(await call.asked(), ACCEPTED)
     await until(lambda: upstream.in_flight == 1)
-    empty.gateway.context.snapshot.servers["desk"].deadline.expire(upstream.calls[-1].started_at + 50)
+    empty.gateway.context.snapshot.servers["desk"].deadline.expire(upstream.calls[-1].started_at + 50 + ROUNDING)
     assert (await call.answer())["error"]["code"] == 504
 
 

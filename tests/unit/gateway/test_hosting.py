@@ -156,6 +156,21 @@ async def test_a_failing_server_is_asked_again_ever_more_slowly_and_recovers(
     assert caplog.records[-1].message == "server 'weather' is ready: 2 tools"
 
 
+async def test_whoever_looks_does_not_wait_for_long(care: Care) -> None:
+    host = care.host()
+    care.hold(host)
+    care.upstream.every_call = DOWN
+    await care.catalogue.refresh(host)
+    asked = len(care.upstream.calls)
+    await care.catalogue.look_again()
+    assert len(care.upstream.calls) == asked, "it was asked just now"
+    host.checked_at -= Catalogue.RETRY_SECONDS[0]
+    care.upstream.every_call = Step(wait_for=asyncio.Event())
+    async with asyncio.timeout(5):
+        await care.catalogue.look_again()
+    assert (host.state, host.refreshing is not None) == ("failed", True)
+
+
 async def test_a_server_that_wants_a_credential_says_so(care: Care) -> None:
     care.upstream.every_call = Step(error=NeedsAuthorization("weather"))
     host = care.host()

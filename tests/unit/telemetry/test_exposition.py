@@ -94,12 +94,14 @@ def test_what_is_the_same_for_all_is_not_added_up() -> None:
         return (
             Gauge("penstock_generation", "Number.", lambda: [("", generation)]),
             Gauge("penstock_server_ready", "Ready.", lambda: [("a", ready)], "server"),
+            Gauge("penstock_configuration_taken_up", "Whether.", lambda: [("", ready)]),
             Gauge("penstock_sessions", "Sessions.", lambda: [("", sessions)]),
         )
 
     found = samples(merged([page_of(gauges=gauges(3, 0, 2)), page_of(gauges=gauges(4, 1, 5))]))
     assert found["penstock_generation", ()] == 4
     assert found["penstock_server_ready", (("server", "a"),)] == 0, "not for all"
+    assert found["penstock_configuration_taken_up", ()] == 0, "not by all"
     assert found["penstock_sessions", ()] == 7
 
 

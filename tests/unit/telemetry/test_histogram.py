@@ -1,5 +1,6 @@
 """Durations in buckets: bounded in number, bounded in error."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -73,6 +74,16 @@ def test_merging_is_recording_both(left: list[float], right: list[float]) -> Non
         both.record(duration)
     one.merge(other)
     assert (one.buckets(), one.count, one.sum_us) == (both.buckets(), both.count, both.sum_us)
+
+
+@given(DURATIONS)
+def test_counts_that_came_from_elsewhere_are_the_same_histogram(durations: list[float]) -> None:
+    there = Histogram()
+    there.record_all(durations)
+    here = Histogram.of(there.buckets(), there.sum_us)
+    assert (here.buckets(), here.count, here.sum_us) == (there.buckets(), there.count, there.sum_us)
+    with pytest.raises(ValueError, match="expected 128 buckets, got 127"):
+        Histogram.of(there.buckets()[1:], 0)
 
 
 @given(DURATIONS)
