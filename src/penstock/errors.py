@@ -23,6 +23,9 @@ from typing import ClassVar
 class PenstockError(Exception):
     """Something went wrong in Penstock."""
 
+    exit_code: ClassVar[int] = 3
+    """Of a command that ends with it."""
+
     def __init__(self, message: str = "") -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
 
@@ -34,6 +37,8 @@ class PenstockError(Exception):
 
 class ConfigError(PenstockError):
     """The configuration cannot be used."""
+
+    exit_code = 2
 
     def __init__(self, message: str, *, file: str = "", line: int = 0, key: str = "") -> None:
         self.file, self.line, self.key = file, line, key
@@ -47,6 +52,8 @@ class ListenError(PenstockError):
 
 class GatewayNotFound(PenstockError):
     """No running gateway was found; start one with 'penstock serve'."""
+
+    exit_code = 4
 
 
 class GatewayNotChosen(GatewayNotFound):

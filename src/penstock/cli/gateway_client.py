@@ -39,6 +39,12 @@ class Refused(PenstockError):
     """The gateway refused the request."""
 
 
+class NoSuchThing(Refused):
+    """It knows nothing of that name."""
+
+    exit_code = 2
+
+
 class ProtocolError(PenstockError):
     """The call was answered with a JSON-RPC error."""
 
@@ -56,8 +62,9 @@ class AdminClient:
     def __repr__(self) -> str:
         return f"<AdminClient {self._gateway.admin}>"
 
-    async def servers(self) -> dict[str, Any]:
-        return await self._get("/api/v1/servers")
+    async def servers(self, *, ask_failed: bool = False) -> dict[str, Any]:
+        """`ask_failed`: have those that failed asked once more before; takes a second at most."""
+        return await self._get(f"/api/v1/servers{'?ask_failed=1' if ask_failed else ''}")
 
     async def log(self, name: str, *, lines: int, after: int | None = None) -> dict[str, Any]:
         query = {"lines": str(lines)} | ({} if after is None else {"after": str(after)})
@@ -94,7 +101,7 @@ class AdminClient:
         if response.status == 200 and isinstance(answer, dict):
             return answer
         if isinstance(answer, dict) and isinstance(answer.get("error"), str):
-            raise Refused(answer["error"])
+            raise (NoSuchThing if response.status == 404 else Refused)(answer["error"])
         raise GatewayNotFound(
             f"what answers at {self._gateway.admin} is not the admin port of a Penstock gateway (status {response.status})"
         )

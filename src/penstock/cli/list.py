@@ -28,7 +28,7 @@ def run(*, as_json: JsonFlag = False, gateway: GatewayFlag = None, config: Confi
         if gateway or isinstance(error, GatewayNotChosen):
             raise
         return _from_file(config, as_json)
-    answer = asyncio.run(AdminClient(running).servers())
+    answer = asyncio.run(AdminClient(running).servers(ask_failed=True))
     if as_json:
         say_json(answer)
         return 0

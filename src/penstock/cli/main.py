@@ -90,18 +90,13 @@ def overview() -> str:
 
 def run_verb(verb: str, words: list[str]) -> int:
     """Parse a verb's words and run it; errors become a sentence and an exit code."""
-    from penstock.errors import ConfigError, GatewayNotFound, PenstockError
+    from penstock.errors import PenstockError
 
     try:
         return _parse_and_run(verb, words)
-    except GatewayNotFound as error:
-        code, message = 4, error.message
-    except ConfigError as error:
-        code, message = 2, error.message
     except PenstockError as error:
-        code, message = 3, error.message
-    print(f"penstock: {message}", file=sys.stderr)
-    return code
+        print(f"penstock: {error.message}", file=sys.stderr)
+        return error.exit_code
 
 
 def _parse_and_run(verb: str, words: list[str]) -> int:

@@ -86,9 +86,10 @@ class Admin:
     async def _answer_metrics(self, exchange: Exchange) -> None:
         exchange.respond(200, await self._workers.metrics(), CONTENT_TYPE)
 
-    async def _servers(self, _query: dict[str, str]) -> dict[str, Any]:
+    async def _servers(self, query: dict[str, str]) -> dict[str, Any]:
         """Each server with its state and what it offers, in configuration order; then those that are switched off."""
-        await self._gateway.catalogue.look_again()
+        if query.get("ask_failed"):
+            await self._gateway.catalogue.look_again()
         snapshot = self._gateway.context.snapshot
         rows = [describe_server(server) for server in snapshot.servers.values()]
         rows += [_disabled_row(name, target) for name, target in self._disabled().items()]

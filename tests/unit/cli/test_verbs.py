@@ -228,7 +228,7 @@ def test_logs_are_shown_harmlessly(gateway: FakeGateway, run: Run) -> None:
     assert json.loads(run("logs", "a", "--json").out)["cursor"] == 2
     gateway.answers["/api/v1/servers/a/log"] = (200, {"lines": [], "cursor": 0})
     assert run("logs", "a").err == "'a' wrote nothing to stderr\n"
-    assert run("logs", "b") == (3, "", "penstock: not found\n")
+    assert run("logs", "b") == (2, "", "penstock: not found\n")
     gateway.answers["/api/v1/servers/c/log"] = (200, {"lines": [], "cursor": 0, "transport": "http"})
     elsewhere = (0, "", "'c' is no process that Penstock started: what it logs is where it runs\n")
     assert run("logs", "c") == run("logs", "c", "-f") == elsewhere
@@ -244,7 +244,7 @@ def test_logs_follow_from_where_they_were(gateway: FakeGateway, run: Run) -> Non
         return next(replies)
 
     gateway.answer = answer  # type: ignore[method-assign]
-    assert run("logs", "a", "-f") == (3, "one\ntwo\n", "penstock: gone\n")
+    assert run("logs", "a", "-f") == (2, "one\ntwo\n", "penstock: gone\n")
     assert gateway.asked[1:] == ["/api/v1/servers/a/log?lines=1000&after=1", "/api/v1/servers/a/log?lines=1000&after=2"]
 
 
