@@ -82,7 +82,11 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(place: Path) -> None:
 
 def test_ctrl_c_ends_the_command_quietly(gateway: FakeGateway) -> None:
     gateway.answers["/api/v1/servers/a/log"] = (200, {"lines": ["one"], "cursor": 1})
-    code = "import sys; from penstock.cli.main import main; sys.exit(main(['logs', 'a', '-f']))"
+    code = (
+        "import signal, sys; from penstock.cli.main import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # whoever runs us in the background has it ignored
+        "sys.exit(main(['logs', 'a', '-f']))"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
