@@ -10,7 +10,6 @@ import json
 import resource
 import selectors
 import socket
-import statistics
 import struct
 import subprocess
 import sys
@@ -39,7 +38,8 @@ PATIENCE_SECONDS: Final = 20.0
 CHANGED: Final = b"notifications/tools/list_changed"
 CALLS_PER_SECOND: Final = 500.0
 ROUND_SECONDS: Final = 3.0
-ROUNDS: Final = 3
+ROUNDS: Final = 4
+"""Of each kind, in turn. The best counts: what else this machine does can only make a round slower."""
 MAX_ADDED_P99_MS: Final = 2.0
 
 
@@ -239,16 +239,17 @@ def test_telling_ten_thousand_listeners_holds_up_the_calls_of_others_by_little(
         try:
             crowd.grow(count)
             p99_of_calls(gateway, crowd, tmp_path, changed=True)  # what the first ones cost is paid once
-            quiet, disturbed = (
-                [p99_of_calls(gateway, crowd, tmp_path, changed=changed) for _ in range(ROUNDS)]
-                for changed in (False, True)
-            )
+            rounds = [
+                [p99_of_calls(gateway, crowd, tmp_path, changed=changed) for changed in (False, True)]
+                for _ in range(ROUNDS)
+            ]
         finally:
             crowd.close()
-    added = statistics.median(disturbed) - statistics.median(quiet)
+    quiet, disturbed = (min(column) for column in zip(*rounds, strict=True))
+    added = disturbed - quiet
     with capsys.disabled():
         sys.stdout.write(
-            f"\np99 of {CALLS_PER_SECOND:g} calls a second with {count} listeners: {statistics.median(quiet):.2f} ms, "
-            f"{statistics.median(disturbed):.2f} ms where all of them hear of a change; {added:+.2f} ms\n"
+            f"\np99 of {CALLS_PER_SECOND:g} calls a second with {count} listeners: {quiet:.2f} ms, "
+            f"{disturbed:.2f} ms where all of them hear of a change; {added:+.2f} ms\n"
         )
     assert added <= MAX_ADDED_P99_MS
